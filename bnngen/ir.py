@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph that everything between the frontend and the lowering speaks: a small closed set of typed ops.
+
+A `Graph` is a list of nodes in execution order over named tensors. It exists at two stages:
+
+    float    as imported: what the Keras model means; f32 tensors, and bits after each Sign
+    integer  after `passes`: what the device computes; u8, bits, s8, s16 and s32 tensors only
+
+Both can be executed by `interp.py`. Shapes carry no batch axis: [H, W, C] for maps, [C] for vectors.
+Weights are [k_h, k_w, c_in / groups, c_out] (maps) and [c_in, c_out] (dense). A binary tensor or weight
+holds +1 and -1; how it is packed is the business of `lower`. Arithmetic: docs/numerics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+
+from bnngen.errors import ModelError
+
+Array = np.ndarray
+FLOAT, BITS, U8, S8, S16, S32 = "f32", "bits", "u8", "s8", "s16", "s32"
+STREAM_TYPES = (S8, S16)
+TYPE_RANGE = {U8: (0, 255), S8: (-128, 127), S16: (-32768, 32767), S32: (-(2**31), 2**31 - 1)}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named value. `scale` is set on integer tensors: real value = scale * stored integer."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = FLOAT
+    scale: float | None = None
+
+    @property
+    def channels(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+# --------------------------------------------------------------------------------------------- ops
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation. `name` is the layer's name in the user's model, and what messages speak of."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a sliding window. `pads` is (top, left, bottom, right) in input pixels."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (out_h, out_w) of the window over an input of that size."""
+        sizes = []
+        for axis, size in enumerate((height, width)):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            sizes.append((size + self.pads[axis] + self.pads[axis + 2] - reach) // self.stride[axis] + 1)
+        return sizes[0], sizes[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Integer epilogue: q = clamp((clamp(acc, acc_lo, acc_hi) * mult[c] + bias[c]) >> shift, lo, hi).
+
+    `>>` is the arithmetic shift (floor); the rounding half is already inside `bias`. mult is int32 and
+    bias int64, one per output channel; the products are exact (docs/numerics.md, "Affine").
+    """
+
+    mult: Array
+    bias: Array
+    shift: int
+    lo: int
+    hi: int
+    acc_lo: int = -(2**31)
+    acc_hi: int = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """Binary epilogue: the output bit is 1 (value -1) exactly when (acc < level[c]) differs from flip[c]."""
+
+    level: Array
+    flip: Array
+
+
+Epilogue = Affine | Threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2D(Node):
+    """Convolution of a real-valued tensor. Float stage: f32 weights and bias. Integer stage: int8 weights
+    and an epilogue. Positions outside the image are 0."""
+
+    weights: Array
+    window: Window
+    groups: int = 1
+    bias: Array | None = None
+    epilogue: Epilogue | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryConv2D(Node):
+    """Convolution of a binary tensor with binary weights (int8 array of +1 and -1).
+
+    `pad_value` is what is read outside the image: 1 (+1) or 0 (the tap does not count). `kernel_scale`
+    [c_out] multiplies the result in the float stage (magnitude-aware kernels); None means 1.
+    """
+
+    weights: Array
+    window: Window
+    pad_value: int = 1
+    groups: int = 1
+    kernel_scale: Array | None = None
+    epilogue: Epilogue | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Node):
+    """[c_in] -> [c_out]. Integer stage: int8 weights, int32 bias, s32 output at one common scale."""
+
+    weights: Array
+    bias: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Node):
+    """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, per channel; float stage only."""
+
+    gamma: Array
+    beta: Array
+    mean: Array
+    variance: Array
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sign(Node):
+    """x >= 0 gives +1, otherwise -1; sign(0) = +1. Float stage only: f32 -> bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relu(Node):
+    """max(x, 0)."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Node):
+    """Largest value in the window; positions outside the image never win. On bits +1 wins."""
+
+    window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Node):
+    """Mean over the window (no padding). Integer stage: epilogue applied to the sum."""
+
+    window: Window
+    epilogue: Affine | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalAveragePool(Node):
+    """[H, W, C] -> [C], the mean. Integer stage: epilogue applied to the sum."""
+
+    epilogue: Affine | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Node):
+    """Sum of two tensors of one shape. Integer stage: equal scales, q = clamp(a + b, lo, hi)."""
+
+    lo: int = -(2**31)
+    hi: int = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Node):
+    """[H, W, C] -> [H * W * C] in that order; moves nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Node):
+    """Float stage only; dropped, since it does not change which class wins."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizeInput(Node):
+    """u8 pixels -> s8 or s16: the epilogue applied to the pixel. Integer stage only."""
+
+    epilogue: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Requantize(Node):
+    """s8 or s16 -> s8 or s16, per channel. Integer stage only."""
+
+    epilogue: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Binarize(Node):
+    """s8 or s16 -> bits by a threshold per channel. Integer stage only."""
+
+    epilogue: Threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Unpack(Node):
+    """bits -> s8 or s16: +1 becomes high[c], -1 becomes low[c]. Rebuilds a replayed latent. Integer only."""
+
+    low: Array
+    high: Array
+
+
+# ------------------------------------------------------------------------------------------- graph
+
+
+@dataclass(frozen=True)
+class Latent:
+    """How the tensor at the cut becomes 1-bit latents, per channel, in real units (docs/numerics.md).
+
+    An element below `threshold` is stored as bit 1 and read back as `low`, any other as bit 0, `high`.
+    """
+
+    tensor: str
+    threshold: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class HeadInput:
+    """Where the learned head is attached: the feature tensor, its calibrated range, most classes."""
+
+    tensor: str
+    lo: float
+    hi: float
+    capacity: int
+
+
+@dataclass(frozen=True)
+class ModelMeta:
+    """What the ONNX file's metadata says beside the graph.
+
+    input_scale, input_offset: real input = scale * pixel + offset, pixel in 0..255.
+    ranges: tensor name -> (smallest, largest) real value seen in calibration.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    trained_classes: tuple[int, ...]
+    input_scale: float
+    input_offset: float
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    latent: Latent | None = None
+    head: HeadInput | None = None
+    source: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in execution order, their tensors, one image in, one score vector out."""
+
+    nodes: tuple[Node, ...]
+    tensors: dict[str, Tensor]
+    input: str
+    output: str
+    meta: ModelMeta
+
+    def producer(self, tensor: str) -> Node | None:
+        """Return the node that writes `tensor`; None for the graph's input."""
+        return next((node for node in self.nodes if node.output == tensor), None)
+
+    def consumers(self, tensor: str) -> list[Node]:
+        """Return the nodes that read `tensor`, in execution order."""
+        return [node for node in self.nodes if tensor in node.inputs]
+
+    def of_type(self, *kinds: type[Node]) -> Iterator[Node]:
+        """Yield the nodes of the given kinds in execution order."""
+        return (node for node in self.nodes if isinstance(node, kinds))
+
+    def substitute(self, old: Sequence[Node], new: Sequence[Node], tensors: Sequence[Tensor] = ()) -> Graph:
+        """Replace `old` nodes by `new` ones at the place of the last old node; add or update `tensors`.
+
+        Tensors that no node writes or reads any more are dropped.
+        """
+        position = max(index for index, node in enumerate(self.nodes) if node in old)
+        before = [node for node in self.nodes[:position] if node not in old]
+        nodes = (*before, *new, *self.nodes[position + 1 :])
+        table = {**self.tensors, **{tensor.name: tensor for tensor in tensors}}
+        used = {self.input, self.output} | {name for node in nodes for name in (*node.inputs, node.output)}
+        return replace(self, nodes=nodes, tensors={name: table[name] for name in table if name in used})
+
+    def with_nodes(self, nodes: Sequence[Node]) -> Graph:
+        """Return the graph with another node list over the same tensors."""
+        return replace(self, nodes=tuple(nodes))
+
+
+FLOAT_ONLY = (BatchNorm, Sign, Relu, Softmax)
+INTEGER_ONLY = (QuantizeInput, Requantize, Binarize, Unpack)
+
+
+def verify(graph: Graph) -> None:
+    """Raise ModelError unless every tensor is written once, before it is read, and has a known type."""
+    written = {graph.input}
+    for node in graph.nodes:
+        for name in node.inputs:
+            if name not in written:
+                raise ModelError(f"tensor {name} is read before it is written", where=f"layer {node.name}")
+        if node.output in written:
+            raise ModelError(f"tensor {node.output} is written twice", where=f"layer {node.name}")
+        written.add(node.output)
+    missing = written - set(graph.tensors)
+    if missing or graph.output not in written:
+        raise ModelError(f"tensors without a description: {sorted(missing) or graph.output}")
+
+
+def is_integer(graph: Graph) -> bool:
+    """True when no float tensor is left."""
+    return all(tensor.dtype != FLOAT for tensor in graph.tensors.values())
+
+
+def to_text(graph: Graph) -> str:
+    """Print the graph one node a line, for people and for tests that compare text."""
+    lines = [f"graph {graph.meta.name}({_tensor_text(graph.tensors[graph.input])})"]
+    for node in graph.nodes:
+        extra = [f"{f.name}={_value_text(getattr(node, f.name))}" for f in fields(node)[3:]]
+        call = f"{type(node).__name__}({', '.join(node.inputs)})"
+        text = " ".join(part for part in extra if not part.endswith("=None"))
+        lines.append(f"  {_tensor_text(graph.tensors[node.output])} = {call} {text}".rstrip())
+    return "\n".join([*lines, f"  return {graph.output}", ""])
+
+
+def _tensor_text(tensor: Tensor) -> str:
+    return f"{tensor.name}: {tensor.dtype}[{','.join(map(str, tensor.shape))}]"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"<{value.dtype}{list(value.shape)}>"
+    if isinstance(value, Window):
+        return f"{value.kernel}/{value.stride} pads {value.pads} dilation {value.dilation}"
+    if isinstance(value, Affine):
+        return f"Affine(>>{value.shift} [{value.lo},{value.hi}])"
+    if isinstance(value, Threshold):
+        return "Threshold"
+    return str(value)
