@@ -200,6 +200,16 @@ class Softmax(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Chain(Node):
+    """Float stage, inside the passes only: nodes that become one kernel, each reading the one before.
+
+    The first link may be anything that has an accumulator; the others are Relu, BatchNorm and, last, Sign.
+    """
+
+    links: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class QuantizeInput(Node):
     """u8 pixels -> s8 or s16: the epilogue applied to the pixel. Integer stage only."""
 
@@ -312,7 +322,7 @@ class Graph:
         return replace(self, nodes=tuple(nodes))
 
 
-FLOAT_ONLY = (BatchNorm, Sign, Relu, Softmax)
+FLOAT_ONLY = (BatchNorm, Sign, Relu, Softmax, Chain)
 INTEGER_ONLY = (QuantizeInput, Requantize, Binarize, Unpack)
 
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the graph that Keras means to the graph that the device computes: the passes, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bnngen import ir
+from bnngen.errors import UsageError
+from bnngen.passes.drop_softmax import drop_softmax
+from bnngen.passes.fuse_chains import fuse_chains
+from bnngen.passes.integerize import integerize
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose. activation_bits: 8 or 16, the type of the real-valued stream."""
+
+    activation_bits: int = 16
+
+    def __post_init__(self) -> None:
+        if self.activation_bits not in (8, 16):
+            raise UsageError(
+                f"--activation-bits {self.activation_bits} is not supported",
+                why="the real-valued stream is int8 or int16 (docs/numerics.md, section 3)",
+                fix="use --activation-bits 8 or 16",
+            )
+
+
+Pass = Callable[[ir.Graph, Options], ir.Graph]
+
+PIPELINE: tuple[Pass, ...] = (
+    drop_softmax,  # the largest score wins with or without it
+    fuse_chains,  # conv -> relu -> batch norm -> sign becomes one step with one epilogue
+    integerize,  # scales from the calibrated ranges; weights, thresholds and multipliers in integers
+)
+
+
+def run_passes(graph: ir.Graph, options: Options | None = None) -> ir.Graph:
+    """Return the integer graph; every stage on the way is verified."""
+    options = options or Options()
+    ir.verify(graph)
+    for step in PIPELINE:
+        graph = step(graph, options)
+        ir.verify(graph)
+    return graph
