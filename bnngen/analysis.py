@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network costs, layer by layer: shapes, precision, multiplications, bytes of weights.
+
+Computed from the integer graph, that is from what will run, not from the Keras model. Bytes of weights are
+those of the packed form: 32 channels to a word, thresholds and multipliers included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnngen import ir
+
+WORD_BITS, WORD_BYTES = 32, 4
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer. macs: multiply-accumulates for one image; precision: inputs x weights -> output."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    precision: str
+    binary_macs: int
+    integer_macs: int
+    weight_bytes: int
+
+
+def layer_costs(graph: ir.Graph) -> list[LayerCost]:
+    """Return the cost of every node of an integer graph, in execution order."""
+    return [_cost(node, graph) for node in graph.nodes]
+
+
+def _cost(node: ir.Node, graph: ir.Graph) -> LayerCost:
+    out, source = graph.tensors[node.output], graph.tensors[node.inputs[0]]
+    macs, binary = _macs(node, out), isinstance(node, ir.BinaryConv2D)
+    weights = {True: " x bits", False: " x s8"}[binary] if macs else ""
+    return LayerCost(
+        node.name,
+        type(node).__name__,
+        out.shape,
+        f"{source.dtype}{weights} -> {out.dtype}",
+        macs if binary else 0,
+        0 if binary else macs,
+        _weight_bytes(node),
+    )
+
+
+def _macs(node: ir.Node, out: ir.Tensor) -> int:
+    if isinstance(node, (ir.Conv2D, ir.BinaryConv2D)):
+        return out.size * int(np.prod(node.weights.shape[:3]))
+    return node.weights.size if isinstance(node, ir.Dense) else 0
+
+
+def _weight_bytes(node: ir.Node) -> int:
+    total = 0
+    if isinstance(node, ir.BinaryConv2D):
+        k_h, k_w, c_in, c_out = node.weights.shape
+        total += k_h * k_w * -(-c_in // WORD_BITS) * WORD_BYTES * c_out
+    elif isinstance(node, (ir.Conv2D, ir.Dense)):
+        total += node.weights.size
+    if isinstance(node, ir.Dense) and node.bias is not None:
+        total += 4 * node.bias.size
+    rule = getattr(node, "epilogue", None)
+    if isinstance(rule, ir.Affine):
+        total += (4 + 8) * rule.mult.size
+    if isinstance(rule, ir.Threshold):
+        total += 4 * rule.level.size
+    return total

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: arguments, messages, exit codes. Nothing outside this package prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from bnngen import __version__
+from bnngen.cli import build, demo, device, model
+from bnngen.cli.console import err, print_error
+from bnngen.errors import BnngenError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter is not ours
+
+STEPS = """\b
+  bnngen train quicknet-nano --data digits     Larq model       model.keras
+  bnngen export model                          ordinary ONNX    model.onnx
+  bnngen build --target rpi4                   C99, compiled    build/<model>-rpi4/
+  bnngen validate --target rpi4 --data digits  the same bits everywhere
+  bnngen learn --target rpi4 --data digits     new classes, on the device
+"""
+
+
+@click.group(epilog=STEPS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="bnngen")
+@click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
+def cli(debug: bool) -> None:
+    """Binary neural networks, from training to a small board that keeps learning."""
+
+
+for command in (*model.COMMANDS, *build.COMMANDS, *device.COMMANDS, demo.demo):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; the process ends with the error's exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        cli.main(args=arguments, prog_name="bnngen", standalone_mode=False)
+    except BnngenError as error:
+        if "--debug" in arguments:
+            raise
+        print_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        err.print("\nbnngen: stopped")
+        sys.exit(130)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bnngen train` and `bnngen export`: from images to one ONNX file. They need the extra bnngen[train]."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from bnngen.cli.console import kib, progress, say, short
+from bnngen.errors import ToolError, UsageError
+
+
+def require_training() -> None:
+    """Raise ToolError where TensorFlow and Larq are not installed."""
+    missing = [name for name in ("tensorflow", "larq") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ToolError(
+            f"{' and '.join(missing)} not installed",
+            why="training and export run in Larq; every other command works without",
+            fix="pip install 'bnngen[train]'",
+        )
+
+
+def class_ids(text: str | None) -> tuple[int, ...] | None:
+    """Parse "0-4", "0,3,7" or a mixture into ids."""
+    if text is None:
+        return None
+    ids: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"{text!r} is not a list of classes", fix="write for example 0-4 or 0,2,5")
+        ids.extend(range(int(first), int(last if dash else first) + 1))
+    return tuple(ids)
+
+
+def find_model(given: str, suffix: str, made_by: str) -> Path:
+    """Return the model file: as given, or with the suffix that was left out."""
+    for candidate in (Path(given), Path(given + suffix)):
+        if candidate.is_file():
+            return candidate
+    raise UsageError(
+        f"there is no model {given}", where=str(Path(given).absolute().parent), fix=f"make one with `{made_by}`"
+    )
+
+
+@click.command()
+@click.argument("name", default="quicknet-nano")
+@click.option("--data", default="digits", show_default=True,
+              help="digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class.")
+@click.option("-o", "--out", default="model.keras", show_default=True, type=click.Path(path_type=Path))
+@click.option("--classes", help="Train on these class ids alone, for example 0-4.")
+@click.option("--epochs", type=int, help="Default: chosen by the number of training images.")
+@click.option("--batch", type=int, help="Images per step. Default: chosen as above.")
+@click.option("--lr", type=float, default=2.5e-3, show_default=True, help="Adam's peak learning rate.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this .keras file.")
+@click.option("--augment/--no-augment", default=True, help="Shift the images, and mirror those in colour.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same command stopped.")
+@click.option("--keep-state", is_flag=True, help="Keep the optimizer's state beside the model at the end.")
+@click.option("--note", default="", help="A word on the images, kept with the model.")
+def train(name: str, data: str, out: Path, classes: str | None, **options: object) -> None:
+    """Train the Larq backbone NAME (quicknet-nano or binary-chain) from nothing.
+
+    Writes the model, a calibration sample, a log and the training curve beside it.
+    """
+    require_training()
+    from bnngen.report.training_curve import plot_training
+    from bnngen.train import TrainConfig
+    from bnngen.train.trainer import train as run
+
+    config = TrainConfig(backbone=name, data=data, out=out, classes=class_ids(classes), **options)
+    with progress() as report:
+        result = run(config, report)
+    curve = plot_training(result.log)
+    say(f"{short(result.model)}  {kib(result.model.stat().st_size)}, best epoch {result.best_epoch}")
+    say(f"  held-out accuracy {result.val_accuracy:.2%}, test accuracy {result.test_accuracy:.2%} "
+        f"({result.seconds:.0f} s of training)")
+    say(f"  beside it: {', '.join(p.name for p in (result.meta, result.calibration, result.log, curve))}")
+
+
+@click.command()
+@click.argument("model", default="model")
+@click.option("--calibrate", help="Images that set the integer ranges: like --data of train, or FILE.npz "
+              "with x. Default: the sample that train kept beside the model.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the model's name, .onnx.")
+@click.option("--cut", default="features", show_default=True,
+              help="Where replayed latents are taken: `features`, or a layer's name.")
+@click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
+@click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
+@click.option("--input-offset", type=float)
+def export(model: str, calibrate: str | None, out: Path | None, **options: object) -> None:
+    """Export a Larq MODEL to one ordinary ONNX file and compare both on the calibration images."""
+    require_training()
+    from bnngen.cli import exporting
+
+    exporting.run(find_model(model, ".keras", "bnngen train"), calibrate, out, options)
+
+
+COMMANDS = (train, export)

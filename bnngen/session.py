@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One continual-learning session on a target: new classes arrive, the device learns them, we measure.
+
+The device gets pixels and labels; backbone, packing, replay memory and head run there. After every
+experience the whole test set of the classes seen so far is classified by the learned head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Array = np.ndarray
+Progress = Callable[[str, int, int], None]
+STEPS_PER_CALL = 8  # progress moves, and a slow emulated core still answers in time
+
+
+class Learner(Protocol):
+    """What a session needs of a running target (docs/design.md, "Command server")."""
+
+    def learn_init(self, seed: int) -> None: ...
+    def begin(self) -> None: ...
+    def add(self, label: int, image: Array) -> None: ...
+    def step(self, count: int) -> tuple[int, bool]: ...
+    def end(self) -> None: ...
+    def classify(self, image: Array) -> Array: ...
+    def state(self) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What is shown at once: images uint8 [N, H, W, C], labels int [N], and the classes new in it."""
+
+    classes: tuple[int, ...]
+    images: Array
+    labels: Array
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """After one experience. accuracy_seen: over test images of classes seen so far; accuracy_all: over
+    all test images of the session, classes to come included. per_class: by class id, seen ones only.
+    state: CRC-32 of every part of the learned state."""
+
+    experience: int
+    classes: tuple[int, ...]
+    samples: int
+    steps: int
+    accuracy_seen: float
+    accuracy_all: float
+    per_class: dict[int, float]
+    state: tuple[int, ...]
+
+
+def run_session(
+    device: Learner,
+    experiences: Sequence[Experience],
+    test: tuple[Array, Array],
+    seed: int,
+    progress: Progress,
+) -> list[Outcome]:
+    """Forget everything, then learn one experience after another and measure after each.
+
+    test: (images uint8 [N, H, W, C], labels int [N]) of all classes of the session.
+    """
+    device.learn_init(seed)
+    seen: list[int] = []
+    outcomes = []
+    for number, experience in enumerate(experiences):
+        steps = learn_experience(device, experience, f"experience {number}", progress)
+        seen.extend(c for c in experience.classes if c not in seen)
+        right = _classify(device, test, seen, f"test {number}", progress)
+        outcomes.append(
+            Outcome(
+                number,
+                experience.classes,
+                len(experience.labels),
+                steps,
+                float(np.concatenate(list(right.values())).mean()),
+                float(sum(r.sum() for r in right.values()) / len(test[1])),
+                {c: float(r.mean()) for c, r in right.items()},
+                tuple(device.state()),
+            )
+        )
+    return outcomes
+
+
+def learn_experience(device: Learner, experience: Experience, what: str, progress: Progress) -> int:
+    """Show one experience and train until the device is done; return the number of steps."""
+    device.begin()
+    count = len(experience.labels)
+    for index, (image, label) in enumerate(zip(experience.images, experience.labels, strict=True)):
+        device.add(int(label), image)
+        progress(f"{what}, showing", index + 1, count)
+    total, more = 0, True
+    while more:
+        steps, more = device.step(STEPS_PER_CALL)
+        total += steps
+        progress(f"{what}, training", total, 0)
+    device.end()
+    return total
+
+
+def _classify(
+    device: Learner, test: tuple[Array, Array], seen: Sequence[int], what: str, progress: Progress
+) -> dict[int, Array]:
+    """Return, for each seen class, which of its test images the learned head gets right."""
+    images, labels = test
+    chosen = np.flatnonzero(np.isin(labels, seen))
+    right = np.zeros(len(labels), bool)
+    for index, place in enumerate(chosen):
+        right[place] = int(np.argmax(device.classify(images[place]))) == labels[place]
+        progress(what, index + 1, len(chosen))
+    return {c: right[labels == c] for c in seen if np.any(labels == c)}
