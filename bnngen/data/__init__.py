@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images with labels, from wherever they come, in one form: uint8 [N, H, W, C] and int64 [N].
+
+Nothing here needs TensorFlow: `run`, `validate` and `simulate` load data without it.
+"""
+
+from bnngen.data.dataset import Dataset, holdout, subset
+from bnngen.data.image import load_image
+from bnngen.data.load import DataFetchNeeded, cache_file, load
+
+__all__ = ["DataFetchNeeded", "Dataset", "cache_file", "holdout", "load", "load_image", "subset"]

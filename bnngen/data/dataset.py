@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one form every data set takes, the check that makes it so, and its two ways of being cut."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bnngen.errors import DataError
+
+HOLDOUT_SEED = 20  # any fixed number: the validation images must be the same in every run
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images, split in training and test.
+
+    x_train, x_test: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB); y_train, y_test: int64 [N],
+    indices into `classes`. sha256 is over the bytes of x_train, y_train, x_test, y_test, in this order
+    (labels as little-endian int64), as loaded: a subset keeps the sum of the whole. source says where
+    the images came from, in words.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: tuple[str, ...]
+    sha256: str
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[H, W, C] of every image."""
+        return tuple(self.x_train.shape[1:])
+
+
+def make_dataset(name: str, arrays: Mapping[str, np.ndarray], classes: Iterable[str] | None,
+                 source: str) -> Dataset:
+    """Check and normalise the four arrays; class names are made from the labels where `classes` is None.
+
+    Grey images [N, H, W] gain a channel axis and labels [N, 1] lose one. Raises DataError.
+    """
+    x_train, x_test = (_images(arrays[f"x_{split}"], f"x_{split} of {name}") for split in ("train", "test"))
+    if x_train.shape[1:] != x_test.shape[1:]:
+        shapes = [list(x.shape[1:]) for x in (x_train, x_test)]
+        raise DataError(f"training images are {shapes[0]}, test images {shapes[1]}", where=name,
+                        why="one network has one input shape",
+                        fix="bring all images to the same height, width and channels")
+    y_train, y_test = (_labels(arrays[f"y_{split}"], len(x), f"y_{split} of {name}")
+                       for split, x in (("train", x_train), ("test", x_test)))
+    highest = int(max(y_train.max(), y_test.max()))
+    names = tuple(str(c) for c in (range(highest + 1) if classes is None else classes))
+    if highest >= len(names):
+        raise DataError(f"label {highest} has no name: `classes` has {len(names)} entries", where=name,
+                        why="labels are indices into `classes`, counted from 0",
+                        fix="add the missing names, or leave `classes` out of the file")
+    digest = hashlib.sha256()
+    for part in (x_train, y_train.astype("<i8"), x_test, y_test.astype("<i8")):
+        digest.update(part.tobytes())
+    return Dataset(name, x_train, y_train, x_test, y_test, names, digest.hexdigest(), source)
+
+
+def subset(dataset: Dataset, classes: Iterable[int]) -> Dataset:
+    """Return the images of the given class ids alone; labels and class names keep their numbers.
+
+    Raises DataError for an id that the data set does not have, or a class without training images.
+    """
+    wanted = tuple(int(c) for c in classes)
+    for c in wanted:
+        if not 0 <= c < len(dataset.classes):
+            raise DataError(f"there is no class {c}", where=dataset.name,
+                            why=f"its classes are 0 to {len(dataset.classes) - 1}",
+                            fix="choose class ids in this range")
+        if not np.any(dataset.y_train == c):
+            raise DataError(f"class {c} ({dataset.classes[c]}) has no training image", where=dataset.name,
+                            fix="leave the class out")
+    train, test = np.isin(dataset.y_train, wanted), np.isin(dataset.y_test, wanted)
+    return replace(dataset, x_train=dataset.x_train[train], y_train=dataset.y_train[train],
+                   x_test=dataset.x_test[test], y_test=dataset.y_test[test])
+
+
+def holdout(count: int, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Split `count` training images in (training, validation) indices: the last tenth of a fixed permutation.
+
+    The choice of an epoch is made on the validation images, never on the test set.
+    """
+    order = np.random.default_rng(HOLDOUT_SEED).permutation(count)
+    kept = count - round(count * fraction)
+    return order[:kept], order[kept:]
+
+
+def _images(x: np.ndarray, where: str) -> np.ndarray:
+    if x.dtype != np.uint8:
+        raise DataError(f"images are {x.dtype}, not uint8", where=where,
+                        why="a board's camera gives bytes, and scaling is part of the model",
+                        fix="for values in 0..1: x = (x * 255).round().astype('uint8')")
+    if x.ndim == 3:
+        x = x[..., np.newaxis]
+    if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape:
+        raise DataError(f"shape {list(x.shape)} is not a set of images", where=where,
+                        why="images are [N, H, W, C] with one (grey) or three (RGB) channels, channels last",
+                        fix="for [N, C, H, W]: x = x.transpose(0, 2, 3, 1)")
+    return np.ascontiguousarray(x)
+
+
+def _labels(y: np.ndarray, count: int, where: str) -> np.ndarray:
+    if y.dtype.kind not in "iu":
+        raise DataError(f"labels are {y.dtype}, not integers", where=where,
+                        why="a label is the number of its class, counted from 0",
+                        fix="for one-hot labels: y = y.argmax(axis=1)")
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.shape != (count,):
+        raise DataError(f"labels have shape {list(y.shape)}, the images are {count}", where=where,
+                        why="every image has one label", fix="store one class number for each image")
+    if y.min() < 0:
+        raise DataError(f"label {int(y.min())} is negative", where=where,
+                        why="a label is the number of its class, counted from 0", fix="renumber the classes")
+    return y.astype(np.int64)
