@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training run: resumable to the same bits, honest about what it measured, clear when it fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+larq = pytest.importorskip("larq")
+
+from bnngen.data import load  # noqa: E402
+from bnngen.errors import DataError, TrainingInterrupted, UsageError  # noqa: E402
+from bnngen.train.config import TrainConfig, TrainResult, command  # noqa: E402
+from bnngen.train.state import state_file  # noqa: E402
+from bnngen.train.trainer import learning_rate, train  # noqa: E402
+
+pytestmark = [pytest.mark.filterwarnings("default")]  # TensorFlow 2.15 warns about itself
+
+
+def three_classes(folder: Path) -> str:
+    """A small data set that can be learned: class c is a bright bar in column c of noise."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 120), ("test", 30)):
+        y = np.arange(count) % 3
+        x = rng.integers(0, 120, (count, 8, 8, 1), dtype=np.uint8)
+        for image, label in zip(x, y, strict=True):
+            image[:, 1 + 2 * label] = 255
+        arrays |= {f"x_{split}": x, f"y_{split}": y}
+    path = folder / "bars.npz"
+    np.savez(path, **arrays, classes=np.array(["left", "middle", "right"]))
+    return str(path)
+
+
+def config(folder: Path, name: str, **changed: object) -> TrainConfig:
+    plain = TrainConfig("quicknet-nano", three_classes(folder), folder / name, epochs=3, batch=40)
+    return replace(plain, **changed)
+
+
+def interrupt_at(step: int):
+    """A progress callable that presses Ctrl-C once `step` steps are done."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    folder = tmp_path_factory.mktemp("finished")
+    return train(config(folder, "whole.keras"))
+
+
+def test_interrupted_run_resumes_to_the_same_model(tmp_path: Path, finished: TrainResult) -> None:
+    cut = config(tmp_path, "whole.keras")
+    with pytest.raises(TrainingInterrupted, match="stopped after 1 of 3 epochs") as caught:
+        train(cut, interrupt_at(5))  # in the middle of the second epoch of three steps
+    assert "--resume" in caught.value.fix and caught.value.where == str(state_file(cut.out))
+    assert not cut.out.exists()
+    result = train(replace(cut, resume=True))
+    assert result.model.read_bytes() == finished.model.read_bytes()
+    assert result.meta.read_bytes() == finished.meta.read_bytes()
+    assert result.calibration.read_bytes() == finished.calibration.read_bytes()
+    assert not state_file(cut.out).parent.exists()
+
+
+def test_a_torn_state_file_is_not_used(tmp_path: Path) -> None:
+    cut = config(tmp_path, "torn.keras")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, interrupt_at(4))
+    state_file(cut.out).with_suffix(".partial").write_bytes(b"half of a newer state")
+    assert train(replace(cut, resume=True)).model.exists()
+
+
+def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
+    cut = config(tmp_path, "other.keras")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, interrupt_at(4))
+    with pytest.raises(UsageError, match="other settings") as caught:
+        train(replace(cut, resume=True, seed=2))
+    assert caught.value.why == "seed was 1 and is now 2"
+
+
+def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no training run to resume"):
+        train(config(tmp_path, "none.keras", resume=True))
+
+
+def test_interruption_in_the_first_epoch_says_that_nothing_was_kept(tmp_path: Path) -> None:
+    with pytest.raises(TrainingInterrupted, match="in the first epoch"):
+        train(config(tmp_path, "early.keras"), interrupt_at(1))
+
+
+def test_model_is_the_one_that_was_measured(tmp_path: Path, finished: TrainResult) -> None:
+    data = load(three_classes(tmp_path))
+    model = tf.keras.models.load_model(finished.model, compile=False)
+    scores = model.predict(data.x_test.astype(np.float32) / 128 - 1, verbose=0)
+    assert (scores.argmax(axis=1) == data.y_test).mean() == pytest.approx(finished.test_accuracy)
+    with open(finished.log, newline="") as stream:
+        log = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in log] == ["1", "2", "3"]
+    best = max(log, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert int(best["epoch"]) == finished.best_epoch
+    assert float(best["val_accuracy"]) == pytest.approx(finished.val_accuracy, abs=1e-5)
+
+
+def test_meta_describes_the_model(tmp_path: Path, finished: TrainResult) -> None:
+    meta = json.loads(finished.meta.read_text())
+    assert meta["schema"] == 1 and meta["backbone"] == "quicknet-nano" and meta["name"] == "whole"
+    assert meta["classes"] == ["left", "middle", "right"] and meta["trained_classes"] == [0, 1, 2]
+    assert meta["input"] == {"shape": [8, 8, 1], "dtype": "uint8", "scale": 1 / 128, "offset": -1.0}
+    assert meta["data_sha256"] == load(three_classes(tmp_path)).sha256
+    assert meta["command"] == ("bnngen train quicknet-nano --data bars.npz --epochs 3 --batch 40 --lr 0.0025 "
+                               "--seed 1 -o whole.keras")
+    assert str(tmp_path) not in finished.meta.read_text()
+
+
+def test_a_subset_in_any_order_gives_one_output_per_class(tmp_path: Path) -> None:
+    result = train(config(tmp_path, "two.keras", classes=(2, 0), epochs=12, batch=20, note="bars on noise"))
+    meta = json.loads(result.meta.read_text())
+    assert meta["classes"] == ["right", "left"] and meta["trained_classes"] == [2, 0]
+    assert meta["data_classes"] == ["left", "middle", "right"] and meta["data_note"] == "bars on noise"
+    with np.load(result.calibration) as sample:
+        assert set(sample["y"]) == {0, 2} and len(sample["x"]) == len(sample["y"]) == 72
+        assert np.all(sample["x"][sample["y"] == 2][:, :, 5] == 255)
+    assert result.test_accuracy == 1.0
+    model = tf.keras.models.load_model(result.model, compile=False)
+    data = load(three_classes(tmp_path))
+    rights = data.x_test[data.y_test == 2].astype(np.float32) / 128 - 1
+    assert set(model.predict(rights, verbose=0).argmax(axis=1)) == {0}
+
+
+def test_weights_can_start_from_another_model(tmp_path: Path, finished: TrainResult) -> None:
+    """Without a step that moves them, the backbone's weights are the donor's, and the smaller head is new."""
+    result = train(config(tmp_path, "warm.keras", init=finished.model, classes=(0, 1), epochs=1, lr=1e-30))
+    donor, model = (tf.keras.models.load_model(p, compile=False) for p in (finished.model, result.model))
+    kernels = [layer.name for layer in donor.layers if layer.name.endswith("_conv")]
+    assert len(kernels) == 9
+    for name in kernels:
+        assert np.array_equal(donor.get_layer(name).get_weights()[0], model.get_layer(name).get_weights()[0])
+    assert model.get_layer("logits").units == 2
+    with pytest.raises(UsageError, match="does not fit"):
+        train(config(tmp_path, "chain.keras", backbone="binary-chain", init=finished.model))
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"backbone": "resnet-9000"}, "no backbone 'resnet-9000'"),
+    ({"out": Path("model.h5")}, "must be a .keras file"),
+    ({"classes": (1, 1)}, "no choice of two or more different classes"),
+    ({"classes": (1,)}, "no choice of two or more different classes"),
+    ({"epochs": 0}, "--epochs 0 is not positive"),
+    ({"lr": -1.0}, "--lr -1.0 is not positive"),
+    ({"init": Path("nowhere.keras")}, "no model to start from"),
+])
+def test_requests_that_cannot_be_met(tmp_path: Path, changed: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        train(config(tmp_path, "x.keras", **changed))
+    assert caught.value.fix
+
+
+def test_unknown_class_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no class 7"):
+        train(config(tmp_path, "x.keras", classes=(0, 7)))
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 1000, 2.0) for step in range(1000)]
+    assert rates[0] == pytest.approx(2.0 / 50) and max(rates) == rates[49] == 2.0
+    assert rates[:50] == sorted(rates[:50]) and rates[49:] == sorted(rates[49:], reverse=True)
+    assert rates[525] == pytest.approx(1.0) and rates[-1] < 1e-5
+
+
+def test_command_names_files_without_folders(tmp_path: Path) -> None:
+    full = config(tmp_path, "m.keras", classes=(0, 2), augment=False, init=Path("/some/where/donor.keras"))
+    assert command(full) == ("bnngen train quicknet-nano --data bars.npz --classes 0,2 --epochs 3 --batch 40 "
+                             "--lr 0.0025 --seed 1 --no-augment --init donor.keras -o m.keras")
