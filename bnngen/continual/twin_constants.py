@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The twin's own constants of the learned head, worked out from docs/numerics.md, sections 3 and 5, alone.
+
+They are deliberately not those of lower/learning.py: two derivations that agree are the test of both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from math import floor
+
+import numpy as np
+
+from bnngen.ir import HeadInput
+
+GUARD_BITS = 8
+HALF = Fraction(1, 2)
+
+
+@dataclass(frozen=True)
+class TwinConstants:
+    """Section 5.1, 5.3 and 5.4 as numbers. `table` is T of 5.4."""
+
+    p: int
+    f: int
+    l: int  # noqa: E741 - the specification's name
+    zero: int
+    x_mult: int
+    x_shift: int
+    t_mult: int
+    t_shift: int
+    u_mult: int
+    u_shift: int
+    e_min: int
+    e_max: int
+    table: np.ndarray
+
+
+def twin_constants(head: HeadInput, scale: float, bits: tuple[int, int], rate: tuple[float, int]) -> TwinConstants:
+    """Return the constants; scale: of the feature tensor, bits: (q_f, q_b), rate: (lr, batch)."""
+    q_f, q_b = bits
+    p, f, largest = (1 << q_f) - 1, (1 << (q_f - 1)) - 1, (1 << (q_b - 1)) - 1
+    low, high = Fraction(min(head.lo, 0.0)), Fraction(max(head.hi, 0.0))
+    grid = ((high - low) or Fraction(1)) / p
+    ratio = Fraction(scale) / grid
+    x_shift = next(s for s in range(30, -1, -1) if ratio * (1 << s) < (1 << 31) - 1)
+    log2e = Fraction(0x171547652B82FE, 1 << 52)
+    t_mult, t_exponent = normalise(grid * log2e / f)
+    u_mult, u_exponent = normalise(Fraction(rate[0]) * grid / rate[1] / largest)
+    t_shift, u_shift = t_exponent - 31, u_exponent - GUARD_BITS
+    return TwinConstants(
+        p, f, largest, even(-low / grid), even(ratio * (1 << x_shift)), x_shift, t_mult, t_shift, u_mult, u_shift,
+        max(u_shift - 62, -t_shift), min(u_shift - 1, 63 - t_shift), exponential_table(),
+    )
+
+
+def even(value: Fraction) -> int:
+    """Return the nearest integer, ties to even."""
+    below = floor(value)
+    rest = value - below
+    return below + (rest > HALF or (rest == HALF and below % 2 == 1))
+
+
+def normalise(value: Fraction) -> tuple[int, int]:
+    """Return (m, s) with value close to m / 2^s and m in [2^30, 2^31)."""
+    s = 0
+    while value < 1 << 30:
+        value, s = value * 2, s + 1
+    while value >= 1 << 31:
+        value, s = value / 2, s - 1
+    m = even(value)
+    return (m >> 1, s - 1) if m == 1 << 31 else (m, s)
+
+
+@cache
+def exponential_table() -> np.ndarray:
+    """Return T[i], the integer nearest to 2^(16 - i/64), i = 0..64, by comparing 64th powers: no rounding."""
+    table = []
+    for i in range(65):
+        power = 1 << (17 * 64 - i)  # (2 * T)^64, were T not rounded
+        table.append(bisect_left(range(1 << 16), power, key=lambda n: (2 * n + 1) ** 64))
+    return np.array(table, np.int64)

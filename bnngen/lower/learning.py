@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the learning runtime is generated from: its options, its fixed-point constants, its buffers.
+
+Every constant is computed in exact rational arithmetic from the model's metadata (docs/numerics.md, section 5). The
+NumPy twin (continual/twin.py) computes the same values on its own; nothing here is shared with it but the options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from bnngen import ir
+from bnngen.errors import ModelError, UsageError
+
+POLICIES = ("balanced", "random")  # place in this list = BNN_LEARN_* in bnn/learn.h
+GUARD = 8
+LOG2E = Fraction(6497320848556798, 2**52)
+INT32_END = 2**31
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """Options of the learned head (docs/numerics.md, section 5; lr in real units).
+
+    capacity: most classes; None takes the model's. new_per_batch: of `batch` samples, how many are new once
+    there is something to replay. buffer, replay: slots for latents of the present and of past experiences.
+    """
+
+    capacity: int | None = None
+    q_f: int = 8
+    q_b: int = 16
+    replay: int = 300
+    buffer: int = 300
+    batch: int = 128
+    new_per_batch: int = 50
+    epochs: int = 6
+    lr: float = 0.02
+    policy: str = "balanced"
+
+
+@dataclass(frozen=True)
+class LearningProgram:
+    """The constants of `bnn_learn_config`, in its order and under its names, and the options they came from."""
+
+    config: LearnConfig
+    features: int
+    capacity: int
+    latent_words: int
+    stream_type: str
+    p_max: int
+    w_max: int
+    g_max: int
+    x_lo: int
+    x_hi: int
+    x_shift: int
+    x_mult: int
+    t_shift: int
+    t_mult: int
+    u_shift: int
+    u_mult: int
+    e_min: int
+    e_max: int
+
+
+def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
+    """Return the constants of a head on an integer graph. Raises UsageError for options that cannot work, and
+    ModelError for a model without a cut or a head in its metadata."""
+    head, cut = graph.meta.head, graph.meta.latent
+    if head is None or cut is None:
+        raise ModelError(
+            "this model cannot learn on the device", where=f"model {graph.meta.name}",
+            why="its metadata names no latent cut or no input of the learned head",
+            fix="export it again with `bnngen export --cut`",
+        )
+    features, latent = graph.tensors[head.tensor], graph.tensors[cut.tensor]
+    capacity = head.capacity if config.capacity is None else config.capacity
+    check_options(config, capacity, features.size)
+    p_max, w_max, g_max = 2**config.q_f - 1, 2 ** (config.q_f - 1) - 1, 2 ** (config.q_b - 1) - 1
+    step, zero = operand_grid(head, p_max)
+    x_mult, x_shift = _affine(Fraction(features.scale or 1.0) / step)
+    t_mult, t_digits = _mantissa(step * LOG2E / w_max)
+    u_mult, u_digits = _mantissa(Fraction(config.lr) * step / (config.batch * g_max))
+    t_shift, u_shift = t_digits - 31, u_digits - GUARD
+    e_min, e_max = max(u_shift - 62, -t_shift), min(u_shift - 1, 63 - t_shift)
+    if e_max - e_min < 24:
+        raise UsageError(
+            f"learning rate {config.lr:g} does not fit features whose largest value is {head.hi:g}",
+            where="--lr", why="no exponent of the weights suits both the step and the softmax",
+            fix="choose a learning rate nearer to 0.02",
+        )
+    words = latent.size // latent.channels * -(-latent.channels // 32)
+    return LearningProgram(
+        config, features.size, capacity, words, features.dtype, p_max, w_max, g_max, -zero, p_max - zero,
+        x_shift, x_mult, t_shift, t_mult, u_shift, u_mult, e_min, e_max,
+    )
+
+
+def check_options(config: LearnConfig, capacity: int, features: int) -> None:
+    """Raise UsageError naming the first option that cannot work."""
+    p_max, w_max, g_max = 2**config.q_f - 1, 2 ** (config.q_f - 1) - 1, 2 ** (config.q_b - 1) - 1
+    slots = "slots are numbered in 16 bits, and none at all is no memory"
+    rules = [
+        (4 <= config.q_f <= 8, "--q-f", config.q_f, "forward operands have 4 to 8 bits"),
+        (config.q_b in (8, 16), "--q-b", config.q_b, "weights and gradients have 8 or 16 bits"),
+        (2 <= capacity <= 16384, "--capacity", capacity, "a head has 2 to 16384 classes"),
+        (1 <= config.replay <= 65535, "--replay", config.replay, slots),
+        (1 <= config.buffer <= 65535, "--buffer", config.buffer, slots),
+        (1 <= config.batch <= 256, "--batch", config.batch, "the gradient of a minibatch is summed in 32 bits"),
+        (1 <= config.new_per_batch <= config.batch, "--new-per-batch", config.new_per_batch,
+         f"it is a part of the minibatch of {config.batch}"),
+        (1 <= config.epochs <= 1000, "--epochs", config.epochs, "an experience is trained for 1 to 1000 epochs"),
+        (0 < config.lr < float("inf"), "--lr", config.lr, "a step needs a positive, finite length"),
+        (config.policy in POLICIES, "--policy", config.policy, f"known policies: {', '.join(POLICIES)}"),
+        (p_max * g_max * config.batch < INT32_END, "--batch", config.batch, "the gradient would leave 32 bits"),
+        (features * p_max * w_max < INT32_END, "--q-f", config.q_f,
+         f"the sum over {features} features would leave 32 bits"),
+    ]
+    for holds, option, value, why in rules:
+        if not holds:
+            raise UsageError(f"{option} {value} is not possible", where=option, why=why,
+                             fix="choose another value; the defaults are in docs/numerics.md, section 5")
+
+
+def learn_buffers(program: LearningProgram) -> list[tuple[str, int, int, str]]:
+    """Return (name, bytes, alignment, kind) of every buffer of `bnn_learn_memory`, in its order, and of `latent`.
+
+    kind "persistent" keeps its contents between all calls. kind "learn_step" is used only while an image is
+    learned or scored: it may share bytes with nothing that unpack, tail or the feature tensor need, but with
+    buffers that only `front` uses.
+    """
+    config, weights = program.config, program.capacity * program.features
+    latent = 4 * program.latent_words
+    kept = [
+        ("past", 4 * program.capacity), ("cur", 4 * program.capacity), ("seen", 4 * program.capacity),
+        ("cw", 2 * weights), ("tw", 2 * weights),
+        ("replay_labels", 2 * config.replay), ("replay_latents", latent * config.replay),
+        ("buffer_labels", 2 * config.buffer), ("buffer_latents", latent * config.buffer),
+        ("order", 2 * config.buffer),
+    ]
+    step = [
+        ("dw", 4 * weights), ("wq", weights), ("x", 2 * program.features), ("acc", 4 * program.capacity),
+        ("latent", latent),
+    ]
+    return [(name, size, 8, "persistent") for name, size in kept] + [
+        (name, size, 8, "learn_step") for name, size in step
+    ]
+
+
+def operand_grid(head: ir.HeadInput, p_max: int) -> tuple[Fraction, int]:
+    """Return (step, zero point) of the head's operands, for `p_max` steps over a range that contains 0."""
+    lo, hi = min(Fraction(head.lo), Fraction(0)), max(Fraction(head.hi), Fraction(0))
+    if lo == hi:
+        hi = Fraction(1)
+    step = (hi - lo) / p_max
+    return step, round(-lo / step)
+
+
+def _affine(factor: Fraction) -> tuple[int, int]:
+    """Return (mult, shift) of the Affine rule for one factor."""
+    shift = 30
+    while factor * 2**shift >= INT32_END - 1:
+        shift -= 1
+        if shift < 0:
+            raise ModelError("the features are far larger than the range of the learned head",
+                             why="their calibrated range does not fit their scale",
+                             fix="export the model again with a calibration sample")
+    return round(factor * 2**shift), shift
+
+
+def _mantissa(value: Fraction) -> tuple[int, int]:
+    """Return (m, s) with value = m * 2^-s nearly, 2^30 <= m < 2^31."""
+    digits = 30 + value.denominator.bit_length() - value.numerator.bit_length()
+    while value * Fraction(2) ** digits >= 2**31:
+        digits -= 1
+    while value * Fraction(2) ** digits < 2**30:
+        digits += 1
+    mantissa = round(value * Fraction(2) ** digits)
+    return (mantissa, digits) if mantissa < 2**31 else (2**30, digits - 1)

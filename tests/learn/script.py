@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scripts of learner calls, run by the C harness and by the twin; both give one line of checksums per call."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from bnngen.continual.twin import Twin
+from bnngen.ir import S8, S16, Graph, HeadInput, Latent, ModelMeta, Tensor
+from bnngen.lower.learning import LearnConfig, learning_constants
+from bnngen.lower.learning_view import learn_view
+
+HERE = Path(__file__).parent
+RUNTIME = HERE.parents[1] / "runtime_c"
+SOURCES = [*sorted((RUNTIME / "learn").glob("*.c")), HERE / "harness.c"]
+OPS = {"begin": 1, "add": 2, "step": 3, "end": 4, "abandon": 5, "scores": 6}
+Call = tuple[str, int, tuple[int, ...]]  # name; label, or row to score; latent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A head, its options, a table of stream features [rows, D], and the calls to make."""
+
+    head: HeadInput
+    scale: float
+    words: int
+    config: LearnConfig
+    table: np.ndarray
+    seed: int = 1
+
+    @property
+    def graph(self) -> Graph:
+        """The smallest integer graph that carries the metadata."""
+        dtype = {1: S8, 2: S16}[self.table.itemsize]
+        cut = Latent("cut", (0.0,) * 32, (0.0,) * 32, (1.0,) * 32)
+        tensors = {"cut": Tensor("cut", (self.words, 1, 32), dtype, self.scale),
+                   "features": Tensor("features", self.table.shape[1:], dtype, self.scale)}
+        meta = ModelMeta("toy", ("a", "b"), (), 1.0, 0.0, latent=cut, head=self.head)
+        return Graph((), tensors, "cut", "features", meta)
+
+    def latent(self, row: int) -> tuple[int, ...]:
+        """A latent that names a row of the table; its other words are filler."""
+        return (row, *((row * 2654435761 + i) % 2**32 for i in range(1, self.words)))
+
+    def twin(self) -> Twin:
+        return Twin(self.head, self.scale, (self.table.shape[1], self.words), self.config,
+                    lambda latents: self.table[latents[:, 0]], self.seed)
+
+    def encode(self, calls: Sequence[Call]) -> bytes:
+        """Return the script: config, seed, table, calls."""
+        view = learn_view("toy", learning_constants(self.graph, self.config), _Zeros())
+        codes = {"BNN_S8": 1, "BNN_S16": 2}
+        config = [codes.get(value) or int(value.rstrip("u")) for _, value in view.settings]
+        parts = [b"".join(struct.pack("<I", v % 2**32) for v in config), struct.pack("<QI", self.seed, len(self.table))]
+        table = self.table.tobytes()
+        parts.append(table + bytes(-len(table) % 4))
+        for name, value, latent in calls:
+            words = (OPS[name], *((value,) if name in ("add", "scores") else ()), *latent)
+            parts.append(struct.pack(f"<{len(words)}I", *words))
+        return b"".join(parts)
+
+
+class _Zeros(dict):
+    def __missing__(self, key: str) -> int:
+        return 0
+
+
+def twin_lines(case: Case, calls: Sequence[Call]) -> list[str]:
+    """Run the calls on the twin; return the harness's lines."""
+    twin, lines = case.twin(), []
+    for name, value, latent in calls:
+        extra = []
+        if name == "add":
+            status = twin.add(np.array(latent, np.uint32), value)
+        elif name == "scores":
+            status, extra = 0, [zlib.crc32(twin.scores(case.table[value : value + 1]).tobytes())]
+        else:
+            status = getattr(twin, name)()
+        numbers = [OPS[name], status % 2**32, *(zlib.crc32(item) for item in twin.items()), *extra]
+        lines.append(" ".join(f"{number:08x}" for number in numbers))
+    return lines
+
+
+def build(out: Path, compiler: Sequence[str], main: Sequence[str | Path]) -> Path:
+    """Compile the learner and the harness with a platform's main; return the program."""
+    warnings = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
+    command = [*compiler, *warnings, f"-I{RUNTIME / 'include'}", f"-I{HERE}", *map(str, SOURCES), *map(str, main)]
+    subprocess.run([*command, "-o", str(out)], check=True, timeout=120)
+    return out
+
+
+def program_lines(command: Sequence[str], timeout: int = 60) -> list[str]:
+    """Run a harness; return its lines. A sanitizer's report fails the run."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"{command} returned {done.returncode}\n{done.stderr}"
+    return done.stdout.splitlines()
+
+
+def experience(case: Case, rows: Sequence[int], labels: Sequence[int]) -> list[Call]:
+    """begin, one add per row, steps until the learner is done (as many as the twin needs), end, one scoring."""
+    config, calls = case.config, [("begin", 0, ())]
+    calls += [("add", int(label), case.latent(int(row))) for row, label in zip(rows, labels, strict=True)]
+    most = config.epochs * -(-min(len(rows), config.buffer) // config.new_per_batch)
+    calls += [("step", 0, ())] * (most + 1 if len(rows) else 1)
+    return [*calls, ("end", 0, ()), ("scores", int(rows[0]) if len(rows) else 0, ())]
+
+
+def config_words() -> int:
+    """Number of options in LearnConfig; a new one must find its way into these tests."""
+    return len(fields(LearnConfig))
