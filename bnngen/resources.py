@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-KINDS = ("templates", "runtime_c", "targets")
+
+def templates() -> Path:
+    """Return the directory of the Jinja templates."""
+    return _find("templates")
 
 
-def resource_dir(kind: str) -> Path:
-    """Return the directory of `kind` (one of KINDS). FileNotFoundError: the installation is incomplete."""
-    if kind not in KINDS:
-        raise ValueError(f"unknown resource {kind!r}; there are {', '.join(KINDS)}")
+def runtime() -> Path:
+    """Return the directory of the C runtime: include, kernels, learn, protocol, port."""
+    return _find("runtime_c")
+
+
+def targets() -> Path:
+    """Return the directory of the target descriptions."""
+    return _find("targets")
+
+
+def _find(kind: str) -> Path:
     package = Path(__file__).resolve().parent
     for candidate in (package / "_resources" / kind, package.parent / kind):
         if candidate.is_dir():

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which values every tensor and accumulator can take, and the proofs that rest on it.
+
+Interval arithmetic with the actual weights. A convolution may skip taps outside the image and may add
+them in any order, so the bound holds for every partial sum:
+
+    largest  = sum of w > 0 of w * hi  +  sum of w < 0 of |w| * |lo|        with lo <= 0 <= hi
+
+and likewise for the smallest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bnngen import ir
+from bnngen.errors import ModelError
+
+Range = tuple[int, int]
+INT32: Range = ir.TYPE_RANGE[ir.S32]
+INT64: Range = (-(2**63), 2**63 - 1)
+
+
+def tensor_ranges(graph: ir.Graph, unpack: ir.Unpack | None = None) -> dict[str, Range]:
+    """Return the smallest and largest integer that each tensor can hold.
+
+    unpack: what rebuilds the tensor at the cut during learning; its values count there too.
+    """
+    ranges = {graph.input: ir.TYPE_RANGE[ir.U8]}
+    for node in graph.nodes:
+        ranges[node.output] = _output_range(graph, node, ranges)
+        if unpack is not None and node.output == unpack.output:
+            both = (unpack.low, unpack.high)
+            lo, hi = ranges[node.output]
+            ranges[node.output] = (min(lo, *(int(v.min()) for v in both)), max(hi, *(int(v.max()) for v in both)))
+    return ranges
+
+
+def _output_range(graph: ir.Graph, node: ir.Node, ranges: dict[str, Range]) -> Range:
+    epilogue = getattr(node, "epilogue", None)
+    if isinstance(epilogue, ir.Affine):
+        return epilogue.lo, epilogue.hi
+    if isinstance(node, ir.Add):
+        (a_lo, a_hi), (b_lo, b_hi) = (ranges[name] for name in node.inputs)
+        return max(a_lo + b_lo, node.lo), min(a_hi + b_hi, node.hi)
+    if isinstance(node, ir.MaxPool | ir.Flatten):
+        return ranges[node.inputs[0]]
+    dtype = graph.tensors[node.output].dtype
+    return (-1, 1) if dtype == ir.BITS else ir.TYPE_RANGE[dtype]
+
+
+def dot_range(node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarray | None = None) -> list[Range]:
+    """Return, per output channel, the range of every partial sum of weights * inputs (+ bias).
+
+    weights: integers, output channel last. Raises ModelError when int32 is not enough.
+    """
+    lo, hi = min(source[0], 0), max(source[1], 0)
+    flat = weights.reshape(-1, weights.shape[-1]).astype(object)
+    positive = np.where(flat > 0, flat, 0).sum(axis=0)
+    negative = np.where(flat < 0, flat, 0).sum(axis=0)
+    offsets = [0] * flat.shape[1] if bias is None else [int(b) for b in bias]
+    bounds = []
+    for p, n, b in zip(positive, negative, offsets, strict=True):
+        smallest, largest = int(p * lo + n * hi), int(p * hi + n * lo)
+        bounds.append((smallest + min(b, 0), largest + max(b, 0)))
+    _require_int32(node, bounds)
+    return bounds
+
+
+def sum_range(node: ir.Node, count: int, channels: int, source: Range) -> list[Range]:
+    """Return the range of every partial sum of `count` inputs, per channel."""
+    bounds = [(count * min(source[0], 0), count * max(source[1], 0))] * channels
+    _require_int32(node, bounds)
+    return bounds
+
+
+def _require_int32(node: ir.Node, bounds: list[Range]) -> None:
+    for channel, (lo, hi) in enumerate(bounds):
+        if lo < INT32[0] or hi > INT32[1]:
+            raise ModelError(
+                f"the accumulator of this layer can reach {max(-lo, hi)}, beyond 32 bits",
+                where=f"layer {node.name}, output channel {channel}",
+                why="sums are int32 and may never overflow (docs/numerics.md)",
+                fix="build with --activation-bits 8",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class LoweredAffine:
+    """An affine whose arithmetic is proved: in 32 bits when `narrow`, else in 64."""
+
+    affine: ir.Affine
+    narrow: bool
+
+
+def lower_affine(node: ir.Node, affine: ir.Affine, channels: int, acc: list[Range]) -> LoweredAffine:
+    """Broadcast to `channels`, drop common factors of two, and decide between 32 and 64 bits.
+
+    If every mult is m * 2^g with g <= shift, then
+        floor((acc * m * 2^g + b) / 2^s) = floor((acc * m + floor(b / 2^g)) / 2^(s - g))
+    so a scale that is a power of two, as in the input and in pools, needs few bits.
+    """
+    mult = [int(v) for v in np.broadcast_to(affine.mult, (channels,))]
+    bias = [int(v) for v in np.broadcast_to(affine.bias, (channels,))]
+    zeros = [(m & -m).bit_length() - 1 for m in mult if m]
+    g = min([affine.shift, *zeros])
+    mult, bias = [m >> g for m in mult], [b >> g for b in bias]
+    shift = affine.shift - g
+    clamped = [(max(lo, affine.acc_lo), min(hi, affine.acc_hi)) for lo, hi in acc]
+    clamped = [(lo, hi) if lo <= hi else (affine.acc_lo, affine.acc_hi) for lo, hi in clamped]
+    narrow = shift <= 31 and _fits(INT32, mult, bias, clamped)
+    if not narrow and not _fits(INT64, mult, bias, clamped):
+        raise ModelError("the scale of this layer does not fit 64-bit arithmetic", where=f"layer {node.name}")
+    lowered = replace(affine, mult=np.array(mult, np.int32),
+                      bias=np.array(bias, np.int32 if narrow else np.int64), shift=shift)
+    return LoweredAffine(lowered, narrow)
+
+
+def _fits(limits: Range, mult: list[int], bias: list[int], acc: list[Range]) -> bool:
+    for m, b, (lo, hi) in zip(mult, bias, acc, strict=True):
+        products = (m * lo, m * hi)
+        values = (b, *products, *(p + b for p in products))
+        if min(values) < limits[0] or max(values) > limits[1]:
+            return False
+    return True

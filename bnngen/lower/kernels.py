@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel registry: one table that feeds selection, tests and benchmarks.
+
+To add a variant, write `runtime_c/kernels/<header>_<variant>.h` and a `Variant` line here; the tests then compare it
+with the reference. Naming rule and variant table: runtime_c/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnngen.lower import pack
+from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, PoolShape, Shape
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One implementation of a kernel.
+
+    features: what the target must have. suits: shapes that it can compute. pack: IR weights -> its own order.
+    scratch: bytes that it needs, for one call, in the arena.
+    """
+
+    name: str
+    features: frozenset[str] = frozenset()
+    suits: Callable[[Shape], bool] = lambda shape: True
+    pack: Callable[[np.ndarray], np.ndarray] | None = None
+    scratch: Callable[[Shape], int] = lambda shape: 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a kernel is called with. params: (C type, name) after the shape; pointers into the arena too.
+
+    The C function is bnn_<name>_<variant> in kernels/<header>_<variant>.h; it takes the shape first and the row
+    range last. variants: the best first, "ref" last.
+    """
+
+    name: str
+    header: str
+    shape: type[Shape]
+    params: tuple[tuple[str, str], ...]
+    variants: tuple[Variant, ...]
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant of that name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+AFFINE = ("const bnn_affine *", "affine")
+LEVEL = ("const int32_t *", "level")
+SCRATCH = ("void *", "scratch")
+STREAM_IN, STREAM_OUT = ("const void *", "in"), ("void *", "out")
+BITS_IN, BITS_OUT = ("const uint32_t *", "in"), ("uint32_t *", "out")
+INT8_W, BITS_W = ("const int8_t *", "w"), ("const uint32_t *", "w")
+
+REF = Variant("ref")
+CONV_REF = Variant("ref", pack=pack.filters_first)
+BCONV_REF = Variant("ref", pack=pack.binary_filters)
+
+CONV_VARIANTS = (CONV_REF,)
+BCONV_VARIANTS = (BCONV_REF,)
+
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("conv2d", "conv2d", ConvShape, (STREAM_IN, INT8_W, AFFINE, STREAM_OUT, SCRATCH), CONV_VARIANTS),
+        Kernel("conv2d_sign", "conv2d", ConvShape, (STREAM_IN, INT8_W, LEVEL, BITS_OUT, SCRATCH), CONV_VARIANTS),
+        Kernel("bconv2d", "bconv2d", ConvShape, (BITS_IN, BITS_W, AFFINE, STREAM_OUT, SCRATCH), BCONV_VARIANTS),
+        Kernel("bconv2d_sign", "bconv2d", ConvShape, (BITS_IN, BITS_W, LEVEL, BITS_OUT, SCRATCH), BCONV_VARIANTS),
+        Kernel("quantize_input", "map", MapShape, (("const uint8_t *", "in"), AFFINE, STREAM_OUT), (REF,)),
+        Kernel("requantize", "map", MapShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
+        Kernel("binarize", "map", MapShape, (STREAM_IN, LEVEL, ("const uint32_t *", "flip"), BITS_OUT), (REF,)),
+        Kernel("unpack", "map", MapShape,
+               (BITS_IN, ("const int16_t *", "low"), ("const int16_t *", "high"), STREAM_OUT), (REF,)),
+        Kernel("add", "map", MapShape,
+               (("const void *", "a"), ("const void *", "b"), ("int32_t", "lo"), ("int32_t", "hi"), STREAM_OUT), (REF,)),
+        Kernel("maxpool", "pool", PoolShape, (STREAM_IN, STREAM_OUT), (REF,)),
+        Kernel("bmaxpool", "pool", PoolShape, (BITS_IN, BITS_OUT), (REF,)),
+        Kernel("avgpool", "pool", PoolShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
+        Kernel("dense", "dense", DenseShape, (STREAM_IN, INT8_W, ("const int32_t *", "bias"), ("int32_t *", "scores")),
+               (CONV_REF,)),
+    )
+}

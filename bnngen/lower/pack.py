@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signs to words and back, and the weight orders that kernels ask for (docs/numerics.md, "Bits")."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnngen.ir import Array
+from bnngen.lower.shapes import words
+
+
+def pack_bits(signs: Array) -> Array:
+    """Pack +1/-1 along the last axis: [..., C] -> uint32 [..., words]. Bit 1 is -1, unused bits are 0."""
+    channels = signs.shape[-1]
+    bits = np.zeros((*signs.shape[:-1], words(channels) * 32), np.uint8)
+    bits[..., :channels] = signs < 0
+    as_bytes = np.packbits(bits, axis=-1, bitorder="little")
+    return np.ascontiguousarray(as_bytes).view("<u4")
+
+
+def unpack_bits(packed: Array, channels: int) -> Array:
+    """Undo `pack_bits`: uint32 [..., words] -> int8 +1/-1 [..., channels]."""
+    as_bytes = np.ascontiguousarray(packed.astype("<u4")).view(np.uint8)
+    bits = np.unpackbits(as_bytes, axis=-1, bitorder="little")[..., :channels]
+    return (1 - 2 * bits.astype(np.int8)).astype(np.int8)
+
+
+def filters_first(weights: Array) -> Array:
+    """[k_h, k_w, c_in, c_out] -> [c_out, k_h, k_w, c_in]; [c_in, c_out] -> [c_out, c_in]."""
+    return np.ascontiguousarray(np.moveaxis(weights, -1, 0))
+
+
+def binary_filters(weights: Array) -> Array:
+    """+1/-1 [k_h, k_w, c_in, c_out] -> uint32 [c_out, k_h, k_w, words]: the order of bconv2d_ref."""
+    return pack_bits(filters_first(weights))

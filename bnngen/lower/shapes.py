@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shape structs of runtime_c/include/bnn/kernel.h, field for field and in the same order.
+
+tests/unit/test_lower.py reads the header and compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bnngen import ir
+
+TYPE_CODE = {ir.BITS: 0, ir.S8: 1, ir.S16: 2}  # BNN_BITS, BNN_S8, BNN_S16
+TYPE_MACRO = {0: "BNN_BITS", 1: "BNN_S8", 2: "BNN_S16"}
+
+
+def words(channels: int) -> int:
+    """Return the number of 32-bit words that hold `channels` bits."""
+    return -(-channels // 32)
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    in_h: int
+    in_w: int
+    in_c: int
+    out_h: int
+    out_w: int
+    out_c: int
+    k_h: int
+    k_w: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    dilation_h: int
+    dilation_w: int
+    groups: int
+    pad_value: int
+    in_type: int
+    out_type: int
+    narrow: int = 0
+
+    C_NAME = "bnn_conv_shape"
+
+    @property
+    def rows(self) -> int:
+        return self.out_h
+
+    @property
+    def group_c(self) -> int:
+        return self.in_c // self.groups
+
+
+@dataclass(frozen=True)
+class PoolShape:
+    in_h: int
+    in_w: int
+    channels: int
+    out_h: int
+    out_w: int
+    k_h: int
+    k_w: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    dilation_h: int
+    dilation_w: int
+    in_type: int
+    out_type: int
+    narrow: int = 0
+
+    C_NAME = "bnn_pool_shape"
+
+    @property
+    def rows(self) -> int:
+        return self.out_h
+
+
+@dataclass(frozen=True)
+class MapShape:
+    rows: int
+    width: int
+    channels: int
+    in_type: int
+    out_type: int
+    narrow: int = 0
+
+    C_NAME = "bnn_map_shape"
+
+
+@dataclass(frozen=True)
+class DenseShape:
+    in_c: int
+    out_c: int
+    in_type: int
+
+    C_NAME = "bnn_dense_shape"
+
+    @property
+    def rows(self) -> int:
+        return self.out_c
+
+
+Shape = ConvShape | PoolShape | MapShape | DenseShape
