@@ -15,8 +15,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from bnngen import resources
 from bnngen.errors import TargetError
-from bnngen.resources import resource_dir
 
 SCHEMA = 1
 FEATURES = ("x64", "neon", "cm4", "dsp")
@@ -387,7 +387,7 @@ CHECKS: list[Callable[[Target], str | None]] = [
 
 def target_names() -> list[str]:
     """Return the names of all targets, sorted."""
-    return sorted(path.stem for path in resource_dir("targets").glob("*.toml"))
+    return sorted(path.stem for path in resources.targets().glob("*.toml"))
 
 
 def load_target_file(path: Path) -> Target:
@@ -410,4 +410,4 @@ def load_target(name: str) -> Target:
         raise TargetError(f"there is no target {name!r}", where=f"--target {name}",
                           why=f"targets: {', '.join(names)}",
                           fix=f"{hint}A new board is one file: docs/adding-a-board.md")
-    return load_target_file(resource_dir("targets") / f"{name}.toml")
+    return load_target_file(resources.targets() / f"{name}.toml")

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client of the command server that runs on the device. Frames: docs/design.md, "Command server"."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import time
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from bnngen.device.transport import DeviceError, DeviceSilent, Transport
+from bnngen.errors import DataError
+
+ABI = 1
+MAGIC = b"BN"
+HEADER = struct.Struct("<BbI")
+TIMEOUT_S = 60.0
+LONGEST_ANSWER = 1 << 26
+FRAME_OVERHEAD = 16
+# Before the first HELLO nobody knows how long a frame the server may be waiting for; a UART that is not
+# ready yet drops what it is sent. So: again and again, with more zero bytes in front each time.
+HELLO_FLUSHES = (0, 0, 64, 1024, 16384, 262144)
+HELLO_TIMEOUT_S = 1.0
+SLOWEST_BYTES_PER_S = 2000
+
+STATUS = {
+    -1: "a length does not fit", -2: "memory is not aligned", -3: "the label is outside the head's capacity",
+    -4: "not possible now", -5: "a value is out of range", -6: "the model has no such part",
+    -7: "damaged data, or of another version", -8: "data of another model", -9: "input or output failed",
+}
+
+
+class Command(IntEnum):
+    """Command numbers, as in runtime_c/include/bnn/server.h."""
+
+    HELLO = 0
+    INFER = 1
+    TRACE = 2
+    LATENT = 3
+    LEARN_INIT = 4
+    BEGIN = 5
+    ADD = 6
+    STEP = 7
+    END = 8
+    CLASSIFY = 9
+    STATE = 10
+    READ = 11
+    EXIT = 12
+    INFO = 13
+    FAULT = 127
+
+
+class DeviceRefused(DeviceError):
+    """The device understood and said no. `status` is its bnn_status."""
+
+    def __init__(self, command: Command, status: int, where: str) -> None:
+        super().__init__(f"the device refuses {command.name}", where=where,
+                         why=f"status {status}: {STATUS.get(status, 'unknown')}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a program says about itself. Bytes and counts; capacity is 0 without a learning part."""
+
+    abi: int
+    image_bytes: int
+    classes: int
+    steps: int
+    latent_words: int
+    features: int
+    capacity: int
+    state_items: int
+    model_hash: str
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the board says about itself; 0 where it does not know."""
+
+    stack_bytes: int
+    stack_peak: int
+    clock_hz: int
+    clock_confirmed: bool
+    stack_broken: bool
+
+
+class StepTrace(NamedTuple):
+    """Size and CRC-32 of one step's output."""
+
+    bytes: int
+    crc32: int
+
+
+def encode_frame(command: int, payload: bytes, status: int = 0) -> bytes:
+    """Return one frame."""
+    body = HEADER.pack(command, status, len(payload)) + payload
+    return MAGIC + body + struct.pack("<I", zlib.crc32(body))
+
+
+class DeviceClient:
+    """Speaks with one program. Every method raises DeviceError when the device fails or stays silent."""
+
+    def __init__(self, transport: Transport, timeout_s: float = TIMEOUT_S) -> None:
+        self.transport = transport
+        self.timeout_s = timeout_s
+        self._lost_step = False
+        try:
+            self.facts = self._meet()
+        except BaseException:
+            transport.close()
+            raise
+
+    def __enter__(self) -> DeviceClient:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(polite=error is None)
+
+    # ------------------------------------------------------------------------------------- frames
+
+    def _receive(self, command: Command, deadline: float) -> tuple[int, bytes]:
+        """Return (status, payload) of the next good answer to `command`; skips whatever else arrives."""
+        while True:
+            seen = b""
+            while seen != MAGIC:
+                seen = (seen + self.transport.read(1, deadline))[-2:]
+            header = self.transport.read(HEADER.size, deadline)
+            answered, status, length = HEADER.unpack(header)
+            if length > LONGEST_ANSWER:
+                continue
+            payload = self.transport.read(length, deadline)
+            (crc,) = struct.unpack("<I", self.transport.read(4, deadline))
+            if crc != zlib.crc32(header + payload):
+                raise DeviceError("an answer arrived damaged", where=self.transport.name,
+                                  why="its checksum does not fit", fix="a shorter or better cable; try again")
+            if answered == Command.FAULT:
+                self._lost_step = True
+                raise self._fault(payload)
+            if answered == command:
+                return status, payload
+
+    def _fault(self, payload: bytes) -> DeviceError:
+        pc, lr, cfsr, address = struct.unpack("<4I", payload)
+        return DeviceError("the program on the device has stopped with a fault", where=self.transport.name,
+                           why=f"pc {pc:#010x}, lr {lr:#010x}, CFSR {cfsr:#010x}, BFAR {address:#010x}",
+                           fix="look up pc with addr2line; reset the board")
+
+    def request(self, command: Command, payload: bytes = b"", timeout_s: float | None = None) -> bytes:
+        """Send one command and return the payload of its answer. DeviceRefused: a negative status.
+
+        After a failure the next request first brings both sides into step again.
+        """
+        if self._lost_step:
+            self._resynchronise()
+        deadline = time.monotonic() + (timeout_s or self.timeout_s)
+        try:
+            self.transport.write(encode_frame(command, payload), deadline)
+            status, answer = self._receive(command, deadline)
+        except DeviceError:
+            self._lost_step = True
+            raise
+        if status < 0:
+            raise DeviceRefused(command, status, self.transport.name)
+        return answer
+
+    def _meet(self) -> Hello:
+        """Say hello, until the server, which may be inside a frame that was cut off, answers."""
+        for flush in HELLO_FLUSHES:
+            if flush > self.timeout_s * SLOWEST_BYTES_PER_S:
+                break
+            deadline = time.monotonic() + HELLO_TIMEOUT_S + flush / SLOWEST_BYTES_PER_S
+            with contextlib.suppress(DeviceSilent):
+                self.transport.write(bytes(flush) + encode_frame(Command.HELLO, b""), deadline)
+                return self._check_hello(*self._receive(Command.HELLO, deadline))
+        raise DeviceSilent("the device does not answer", where=self.transport.name,
+                           why="no answer to HELLO", fix="check the connection, and that this program was "
+                           "flashed; reset the board")
+
+    def _check_hello(self, status: int, answer: bytes) -> Hello:
+        """Return the answer to HELLO as facts. DeviceError: it is not one that this client understands."""
+        if status < 0 or len(answer) != 64:
+            raise DeviceError("the device speaks another protocol", where=self.transport.name,
+                              fix="build and flash again with this bnngen")
+        *numbers, model_hash = struct.unpack("<8I32s", answer)
+        facts = Hello(*numbers, model_hash.decode("ascii", "replace"))
+        if facts.abi != ABI:
+            raise DeviceError(f"the device speaks protocol {facts.abi}, this bnngen speaks {ABI}",
+                              where=self.transport.name, fix="build and flash again with this bnngen")
+        return facts
+
+    def _resynchronise(self) -> None:
+        """Fill up whatever frame the server may be waiting for, then wait for the answer to a HELLO."""
+        deadline = time.monotonic() + self.timeout_s
+        fill = bytes(self.facts.image_bytes + FRAME_OVERHEAD)
+        self.transport.write(fill + encode_frame(Command.HELLO, b""), deadline)
+        while True:
+            try:
+                self._receive(Command.HELLO, deadline)
+                break
+            except DeviceSilent:
+                raise
+            except DeviceError:  # a damaged answer from before: the next one may be the right one
+                if time.monotonic() > deadline:
+                    raise
+        self._lost_step = False
+
+    # ----------------------------------------------------------------------------------- commands
+
+    def _image(self, image: np.ndarray) -> bytes:
+        data = np.ascontiguousarray(image)
+        if data.dtype != np.uint8 or data.size != self.facts.image_bytes:
+            raise DataError(f"an image of {data.size} {data.dtype} values", where=self.transport.name,
+                            why=f"the model takes {self.facts.image_bytes} bytes (uint8)")
+        return data.tobytes()
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        """Return scores, int32 [classes], of a uint8 image [H, W, C]."""
+        return np.frombuffer(self.request(Command.INFER, self._image(image)), "<i4")
+
+    def trace(self, image: np.ndarray) -> tuple[list[StepTrace], np.ndarray]:
+        """Return size and CRC-32 of every step's output, and the scores."""
+        words = np.frombuffer(self.request(Command.TRACE, self._image(image)), "<u4")
+        steps = words[: 2 * self.facts.steps].reshape(-1, 2).tolist()
+        return [StepTrace(*step) for step in steps], words[2 * self.facts.steps:].view("<i4")
+
+    def latent(self, image: np.ndarray) -> np.ndarray:
+        """Return the packed latent, uint32 [latent_words]."""
+        return np.frombuffer(self.request(Command.LATENT, self._image(image)), "<u4")
+
+    def learn_init(self, seed: int) -> None:
+        """Forget everything learned; `seed` starts the generator."""
+        self.request(Command.LEARN_INIT, struct.pack("<Q", seed))
+
+    def begin(self) -> None:
+        """Open an experience."""
+        self.request(Command.BEGIN)
+
+    def add(self, label: int, image: np.ndarray) -> None:
+        """Offer one labelled image."""
+        self.request(Command.ADD, struct.pack("<I", label) + self._image(image))
+
+    def step(self, most: int = 1, timeout_s: float | None = None) -> tuple[int, bool]:
+        """Train at most `most` minibatches. Returns (calls made, whether there is more to do)."""
+        done, more = struct.unpack("<2I", self.request(Command.STEP, struct.pack("<I", most), timeout_s))
+        return done, bool(more)
+
+    def end(self, timeout_s: float | None = None) -> None:
+        """Consolidate and close the experience."""
+        self.request(Command.END, timeout_s=timeout_s)
+
+    def classify(self, image: np.ndarray) -> np.ndarray:
+        """Return the learned head's scores, int32 [capacity]; classes never seen are at INT32_MIN."""
+        return np.frombuffer(self.request(Command.CLASSIFY, self._image(image)), "<i4")
+
+    def state(self) -> list[int]:
+        """Return the CRC-32 of every state item."""
+        return np.frombuffer(self.request(Command.STATE), "<u4").tolist()
+
+    def read(self, item: int, offset: int, count: int) -> bytes:
+        """Return bytes of a state item. DeviceRefused: outside the item."""
+        return self.request(Command.READ, struct.pack("<3I", item, offset, count))
+
+    def info(self) -> Info:
+        """Return stack and clock of the board."""
+        stack, peak, clock, flags = struct.unpack("<4I", self.request(Command.INFO))
+        return Info(stack, peak, clock, bool(flags & 1), bool(flags & 2))
+
+    def close(self, polite: bool = True) -> None:
+        """End the program where it is an emulated one, and the stream. A board simply stays as it is."""
+        if polite and self.transport.process is not None and not self._lost_step:
+            with contextlib.suppress(DeviceError):  # it ends all the same: close() below sees to that
+                self.request(Command.EXIT, timeout_s=2)
+        self.transport.close()

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One step moves one buffered sample into its class's sum. State items: seed, sums, counts. */
+#include "tiny_learn.h"
+
+bnn_status bnn_tiny_learn_init(bnn_tiny_learn *self, bnn_tiny *model, uint64_t seed)
+{
+    uint8_t *byte = (uint8_t *)&self->learner;
+    size_t i;
+
+    for (i = 0; i < sizeof self->learner; i++) {
+        byte[i] = 0;
+    }
+    self->model = model;
+    self->learner.seed = seed;
+    return BNN_OK;
+}
+
+bnn_status bnn_tiny_learn_begin(bnn_tiny_learn *self)
+{
+    if (self->learner.open) {
+        return BNN_E_STATE;
+    }
+    self->learner.open = 1;
+    return BNN_OK;
+}
+
+bnn_status bnn_tiny_learn_add(bnn_tiny_learn *self, const uint8_t *image, uint32_t label)
+{
+    bnn_learner *s = &self->learner;
+
+    if (label >= BNN_TINY_CAPACITY) {
+        return BNN_E_LABEL;
+    }
+    if (!s->open || s->buffered == BNN_TINY_BUFFER) {
+        return BNN_E_STATE;
+    }
+    bnn_tiny_front(self->model, image);
+    bnn_tiny_pack(self->model, &s->latents[s->buffered]);
+    s->labels[s->buffered++] = label;
+    return BNN_OK;
+}
+
+bnn_status bnn_tiny_learn_step(bnn_tiny_learn *self)
+{
+    bnn_learner *s = &self->learner;
+    const int8_t *features = (const int8_t *)bnn_tiny_features(self->model);
+    uint32_t f;
+
+    if (!s->open) {
+        return BNN_E_STATE;
+    }
+    if (s->buffered == 0) {
+        return BNN_OK;
+    }
+    s->buffered--;
+    bnn_tiny_unpack(self->model, &s->latents[s->buffered]);
+    for (f = 0; f < BNN_TINY_FEATURES; f++) {
+        s->sums[s->labels[s->buffered]][f] += features[f];
+    }
+    s->counts[s->labels[s->buffered]]++;
+    return s->buffered > 0 ? BNN_MORE : BNN_OK;
+}
+
+bnn_status bnn_tiny_learn_end(bnn_tiny_learn *self)
+{
+    if (!self->learner.open) {
+        return BNN_E_STATE;
+    }
+    self->learner.open = 0;
+    return BNN_OK;
+}
+
+bnn_status bnn_tiny_learn_scores(bnn_tiny_learn *self, const uint8_t *image, int32_t *scores)
+{
+    const bnn_learner *s = &self->learner;
+    const int8_t *features = (const int8_t *)bnn_tiny_features(self->model);
+    uint32_t c, f;
+
+    bnn_tiny_front(self->model, image);
+    for (c = 0; c < BNN_TINY_CAPACITY; c++) {
+        scores[c] = s->counts[c] == 0 ? INT32_MIN : 0;
+        for (f = 0; s->counts[c] > 0 && f < BNN_TINY_FEATURES; f++) {
+            int32_t gap = features[f] - s->sums[c][f] / (int32_t)s->counts[c];
+            scores[c] -= gap * gap;
+        }
+    }
+    return BNN_OK;
+}
+
+void bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_ITEMS])
+{
+    items[0].data = &self->seed;
+    items[0].bytes = sizeof self->seed;
+    items[1].data = self->sums;
+    items[1].bytes = sizeof self->sums;
+    items[2].data = self->counts;
+    items[2].bytes = sizeof self->counts;
+}
