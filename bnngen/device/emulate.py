@@ -49,6 +49,11 @@ def uart_options(socket: Path) -> list[str]:
     return ["-chardev", f"socket,id=uart,path={socket},server=on,wait=off", "-serial", "chardev:uart"]
 
 
+def gdb_options(socket: str) -> list[str]:
+    """Power on halted, with a gdb server on a Unix socket."""
+    return ["-S", "-chardev", f"socket,id=gdb,path={socket},server=on,wait=off", "-gdb", "chardev:gdb"]
+
+
 def kernel_option(program: Path) -> list[str]:
     """Put a program into the emulated flash before the start."""
     return ["-kernel", str(program.resolve())]

@@ -25,7 +25,7 @@ class Where:
     port: str | None = None
 
 
-class _Folder:
+class Folder:
     """A temporary folder with the close() that a transport expects of what it owns."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Folder:
 
 
 def _open_emulated_uart(built: BuildResult) -> Transport:
-    folder = _Folder()
+    folder = Folder()
     line = folder.path / "uart"
     argv = emulate.machine_command(built.target, *emulate.uart_options(line),
                                    *emulate.kernel_option(built.program("uart")))

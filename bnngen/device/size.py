@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much flash and RAM a program takes, what takes most, and whether the target has it.
 
-Sizes are read from the ELF file that would be flashed, not from what the generator believes.
+Sizes are read from the ELF file that would be flashed, not from what the generator believes. How much of the
+reserved stack is really used is measured where the program runs: DeviceClient.info().stack_peak.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from bnngen.targets import Target
 
 STACK_SECTION = ".stack"
 MOST_CONTRIBUTORS = 6
-FRAME = re.compile(r"^.*:(?P<function>[^:\t]+)\t(?P<bytes>\d+)\t(?P<kind>[\w,]+)$")
 
 
 @dataclass(frozen=True)
@@ -112,24 +111,3 @@ def check_budget(size: ProgramSize, target: Target) -> None:
             where=f"{kind}: {needed - available:,} bytes too many{stack}", why=f"largest: {largest}",
             fix="a smaller model, fewer replay or buffer samples, or a larger target",
         )
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Stack frame of one function, from the compiler (-fstack-usage)."""
-
-    function: str
-    bytes: int
-    bounded: bool
-
-
-def stack_frames(directory: Path) -> list[Frame]:
-    """Return the frames of every compiled function, largest first; empty without -fstack-usage files."""
-    frames = []
-    for path in sorted(directory.rglob("*.su")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            match = FRAME.match(line)
-            if match:
-                bounded = match["kind"] == "static" or "bounded" in match["kind"]
-                frames.append(Frame(match["function"], int(match["bytes"]), bounded))
-    return sorted(frames, key=lambda frame: (-frame.bytes, frame.function))

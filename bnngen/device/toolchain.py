@@ -82,7 +82,7 @@ def tool_version(tool: Tool) -> str:
     found = shutil.which(tool.name)
     if found is None:
         return ""
-    option = "-V" if tool.name in ("ssh", "scp") else "--version"
+    option = "-V" if tool.name == "ssh" else "--version"
     try:
         done = subprocess.run([found, option], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S,
                               stdin=subprocess.DEVNULL, check=False)

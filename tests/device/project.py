@@ -55,10 +55,11 @@ def makefile(target: Target, changes: Changes) -> str:
     view = target.make_view()
     objects = [f"{name}.o" for name in MODEL_OBJECTS]
     objects += [f"bnn/{source}".removesuffix(".c") + ".o" for source in view["port_sources"]]
+    script = "-T memory.ld" if view["linker_script"] else ""
     lines = [
         f"CC = {view['cc']}",
-        f"CFLAGS = {WARNINGS} {' '.join(view['cflags'])} -fstack-usage -I. -Ibnn/include {changes.cflags}",
-        f"LDFLAGS = {' '.join(view['ldflags'])} {'-T memory.ld' if view['linker_script'] else ''} {changes.cflags}",
+        f"CFLAGS = {WARNINGS} {' '.join(view['cflags'])} -I. -Ibnn/include {changes.cflags}",
+        f"LDFLAGS = {' '.join(view['ldflags'])} {script} {changes.cflags}",
         "all: " + " ".join(f"tiny{suffix}" for suffix, _ in view["programs"]),
     ]
     for suffix, io in view["programs"]:
@@ -67,7 +68,8 @@ def makefile(target: Target, changes: Changes) -> str:
                   f"\t$(CC) $(LDFLAGS) {' '.join(view['cflags'])} -o $@ $^ {' '.join(view['libs'])}"]
         if view["objcopy"]:
             raw = f"tiny{suffix}".removesuffix(".elf")
-            lines.append(f"\t{view['objcopy']} -O binary $@ {raw}.bin && {view['objcopy']} -O ihex $@ {raw}.hex")
+            lines += [f"\t{view['objcopy']} -O {kind} $@ {raw}.{suffix}"
+                      for kind, suffix in (("binary", "bin"), ("ihex", "hex"))]
     return "\n".join([*lines, "%.o: %.c", "\t$(CC) $(CFLAGS) -c -o $@ $<", ""])
 
 
