@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects ONNX nodes and weights while the Keras layers are walked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+import bnngen
+from bnngen.frontend import spelling
+
+SIGN = f"{spelling.DOMAIN}.Sign"
+BINARY_CONV = f"{spelling.DOMAIN}.BinaryConv2D"
+NO_PADS = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a Keras tensor is in ONNX. shape: [H, W, C] of a map (stored channels first) or [C] of a vector.
+
+    binary: it holds +1 and -1. flat: Keras sees the map as its flattening; the name that the vector gets
+    once a layer needs it as such. pads: zeros around it (top, left, bottom, right), which the next
+    convolution takes.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    binary: bool = False
+    flat: str = ""
+    pads: tuple[int, int, int, int] = NO_PADS
+
+    @property
+    def is_map(self) -> bool:
+        return len(self.shape) == 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One ONNX node of a layer. part: its role, "" for the one that bears the layer's name.
+
+    constants: further inputs, a name within the layer and an array for each.
+    """
+
+    part: str
+    op: str
+    constants: tuple[tuple[str, np.ndarray], ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class GraphBuilder:
+    """The ONNX graph so far. Tensors and nodes bear the names of the Keras layers."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.real: list[str] = [spelling.INPUT]
+        self._names = {spelling.INPUT, spelling.OUTPUT}
+        self._vectors: dict[str, Value] = {}
+
+    def start(self) -> Value:
+        """Enter the input and the transpose to channels first."""
+        step = Step("nchw", "Transpose", attributes={"perm": spelling.TO_NCHW})
+        return Value(self.chain(spelling.INPUT, [spelling.INPUT], [step], "image/nchw"), self.shape)
+
+    def fresh(self, name: str) -> str:
+        """Return `name`, or a variant of it that no tensor bears yet."""
+        candidate, count = name, 1
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
+
+    def chain(self, layer: str, inputs: Sequence[str], steps: Sequence[Step], output: str = "") -> str:
+        """Append one node after the other; return the last output, named `output` or as the layer.
+
+        inputs: of the first node. Outputs in between are named layer/part.
+        """
+        for step in steps:
+            is_last = step is steps[-1]
+            name = self.fresh((output or layer) if is_last else f"{layer}/{step.part or 'out'}")
+            constants = [self._constant(f"{layer}/{part}", array) for part, array in step.constants]
+            domain, _, op = step.op.rpartition(".")
+            node_name = f"{layer}/{step.part}" if step.part else layer
+            node = helper.make_node(
+                op, [*inputs, *constants], [name], node_name, domain=domain, **step.attributes
+            )
+            self.nodes.append(node)
+            inputs = [name]
+        return inputs[0]
+
+    def mark_real(self, since: int, binary_input: bool) -> None:
+        """Note which outputs of the nodes from index `since` on are real: all but signs and their moves."""
+        binary = binary_input
+        for node in self.nodes[since:]:
+            moves = node.op_type in ("MaxPool", "Transpose", "Reshape", "Flatten")
+            binary = node.op_type == "Sign" or (binary and moves)
+            if not binary:
+                self.real.append(node.output[0])
+
+    def vector(self, value: Value) -> Value:
+        """Return the value as a vector [C] in the order height, width, channel; a map is flattened once."""
+        if not value.is_map:
+            return value
+        if value.tensor not in self._vectors:
+            since, size = len(self.nodes), int(np.prod(value.shape))
+            steps = [
+                Step("nhwc", "Transpose", attributes={"perm": spelling.TO_NHWC}),
+                Step("", "Reshape", (("shape", np.array([-1, size], np.int64)),)),
+            ]
+            if value.shape[:2] == (1, 1):
+                steps = [Step("flatten", "Flatten", attributes={"axis": 1})]
+            tensor = self.chain(value.flat, [value.tensor], steps)
+            self.mark_real(since, value.binary)
+            self._vectors[value.tensor] = Value(tensor, (size,), value.binary)
+        return self._vectors[value.tensor]
+
+    def resolved(self, value: Value) -> Value:
+        """Return the vector of a flat map when some layer needed it, otherwise the value itself."""
+        return self._vectors.get(value.tensor, value) if value.flat else value
+
+    def finish(self, value: Value) -> Value:
+        """Name the tensor of this value as the graph's output; return it."""
+        node = next(node for node in self.nodes if node.output[0] == value.tensor)
+        node.output[0] = spelling.OUTPUT
+        self.real[self.real.index(value.tensor)] = spelling.OUTPUT
+        return replace(value, tensor=spelling.OUTPUT)
+
+    def model(self, name: str, classes: int) -> onnx.ModelProto:
+        """Return the ONNX model, without metadata."""
+        float32 = TensorProto.FLOAT
+        image = helper.make_tensor_value_info(spelling.INPUT, float32, ["N", *self.shape])
+        scores = helper.make_tensor_value_info(spelling.OUTPUT, float32, ["N", classes])
+        graph = helper.make_graph(self.nodes, name, [image], [scores], self.initializers)
+        return helper.make_model(
+            graph,
+            opset_imports=spelling.opset_imports(),
+            functions=spelling.functions(),
+            ir_version=spelling.IR_VERSION,
+            producer_name="bnngen",
+            producer_version=bnngen.__version__,
+        )
+
+    def _constant(self, name: str, array: np.ndarray) -> str:
+        name = self.fresh(name)
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name

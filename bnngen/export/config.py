@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an export is asked for, what it returns, and the files that training leaves beside the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnngen.errors import DataError, ModelError, UsageError
+
+Progress = Callable[[str, int, int], None]
+
+FEATURES = "features"  # the cut at the input of the classifier
+NO_CUT = "none"  # inference only: no latent, no learned head
+META_SCHEMA = 1
+MAX_CALIBRATION_IMAGES = 512
+LEAST_CAPACITY = 10
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a Keras file does not say itself.
+
+    classes: names of all classes of the data set; trained_classes: those that the model's outputs stand for,
+    in the order of the outputs. The model's input is scale * pixel + offset, pixel in 0..255.
+    shape: [H, W, C] of the training images, None when unknown. data, data_sha256: what it was trained on,
+    "" when unknown.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    trained_classes: tuple[int, ...]
+    input_scale: float
+    input_offset: float
+    shape: tuple[int, ...] | None = None
+    data: str = ""
+    data_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images to measure ranges on: x uint8 [N, H, W, C], labels y [N] or None, and a name without a path.
+
+    Where labels are given, images of classes that the model was not trained on are left out: a range
+    measured on them would tell the device of classes that it meets only later.
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """An export.
+
+    keras: the model file; out: the ONNX file to write. calibration, info: None takes the files that
+    `bnngen train` left beside the model (NAME.calib.npz, NAME.meta.json). cut: "features", a layer's name,
+    or "none".
+    capacity: most classes of the learned head; None is the number of classes, ten at least.
+    """
+
+    keras: Path
+    out: Path
+    calibration: Calibration | None = None
+    info: ModelInfo | None = None
+    cut: str = FEATURES
+    capacity: int | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Keras against onnxruntime on the calibration images, scores before softmax.
+
+    agreement: share of the images on which both choose the same class.
+    """
+
+    images: int
+    max_difference: float
+    mean_difference: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written. cut, cut_shape, features are None, and latent_bytes and capacity 0, without a cut.
+
+    latent_bytes: one packed 1-bit latent, in whole 32-bit words for each pixel.
+    """
+
+    path: Path
+    nodes: int
+    file_bytes: int
+    check: Check
+    cut: str | None
+    cut_shape: tuple[int, ...] | None
+    latent_bytes: int
+    features: str | None
+    capacity: int
+
+
+def real_images(x: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """Return the model's input, float32: scale * pixel + offset, rounded once."""
+    return (x.astype(np.float64) * info.input_scale + info.input_offset).astype(np.float32)
+
+
+def sibling(keras: Path, suffix: str) -> Path:
+    """Return the file of that suffix that training leaves beside the model."""
+    return keras.with_suffix(suffix)
+
+
+# ------------------------------------------------------------------------------------ model.meta.json
+
+
+def read_info(keras: Path) -> ModelInfo:
+    """Return what NAME.meta.json beside the model says. Raises ModelError."""
+    path = sibling(keras, ".meta.json")
+    if not path.is_file():
+        raise ModelError(
+            f"there is no {path.name} beside {keras.name}",
+            where=str(keras),
+            why="it says what the outputs stand for and how pixels are scaled; bnngen train writes it",
+            fix="give the class names, input scale and offset on the command line",
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path.name} is not JSON", where=str(path), fix="train the model again") from error
+    if not isinstance(data, dict) or data.get("schema") != META_SCHEMA:
+        raise ModelError(
+            f"{path.name} does not have schema {META_SCHEMA}",
+            where=str(path),
+            fix="train the model again with this version",
+        )
+    try:
+        info = _info(data, keras.stem)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path.name} lacks a field, or has one of another type: {error}",
+            where=str(path),
+            fix="train the model again with this version",
+        ) from error
+    return check_info(info, str(path))
+
+
+def _info(data: dict[str, Any], name: str) -> ModelInfo:
+    image = data["input"]
+    if image["dtype"] != "uint8":
+        raise ValueError(f"input.dtype is {image['dtype']}, not uint8")
+    return ModelInfo(
+        name=str(data.get("name", name)),
+        classes=tuple(str(c) for c in data.get("data_classes", data["classes"])),
+        trained_classes=tuple(int(c) for c in data["trained_classes"]),
+        input_scale=float(image["scale"]),
+        input_offset=float(image["offset"]),
+        shape=tuple(int(size) for size in image["shape"]),
+        data=str(data.get("data", "")),
+        data_sha256=str(data.get("data_sha256", "")),
+    )
+
+
+def check_info(info: ModelInfo, where: str) -> ModelInfo:
+    """Return `info`. Raises ModelError unless scaling and class numbers can be."""
+    if not 0 < info.input_scale < math.inf or not math.isfinite(info.input_offset):
+        raise ModelError(
+            f"input scale {info.input_scale} and offset {info.input_offset} cannot be",
+            where=where,
+            why="a pixel 0..255 becomes scale * pixel + offset; the scale is positive",
+            fix="for a model on values in 0..1: scale 0.00392156862745098, offset 0",
+        )
+    trained = info.trained_classes
+    if not trained or len(set(trained)) != len(trained) or not set(trained) <= set(range(len(info.classes))):
+        raise ModelError(
+            f"trained classes {list(trained)} are not distinct numbers of the {len(info.classes)} classes",
+            where=where,
+            why="every output of the model stands for one class",
+            fix="list one class number, counted from 0, for each output",
+        )
+    return info
+
+
+# -------------------------------------------------------------------------------------- calibration
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Return the arrays x and y of an .npz file. Raises DataError."""
+    if not path.is_file():
+        raise DataError(
+            "no calibration sample",
+            where=str(path),
+            why="the ranges of all tensors are measured on images; bnngen train keeps some beside the model",
+            fix="name a data set: bnngen export model.keras --calibrate DATA",
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Calibration(archive["x"], archive["y"] if "y" in archive.files else None, path.name)
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path.name} is not a calibration sample",
+            where=str(path),
+            why="that is an .npz file with images x, uint8 [N, H, W, C], and labels y",
+            fix="name a data set: bnngen export model.keras --calibrate DATA",
+        ) from error
+
+
+def choose_images(calibration: Calibration, info: ModelInfo, shape: tuple[int, ...]) -> np.ndarray:
+    """Return at most 512 images [N, H, W, C] of the trained classes, evenly spread. Raises DataError."""
+    x, where = calibration.x, calibration.name or "calibration sample"
+    check_images(x, shape, where)
+    if calibration.y is not None:
+        x = x[_is_trained(calibration.y, len(x), info, where)]
+    if not len(x):
+        raise DataError(
+            "no calibration sample is left",
+            where=where,
+            why=f"it has no image of the trained classes {list(info.trained_classes)}",
+            fix="calibrate with the data that the model was trained on",
+        )
+    count = min(len(x), MAX_CALIBRATION_IMAGES)
+    return x[np.arange(count) * len(x) // count]
+
+
+def check_images(x: np.ndarray, shape: tuple[int, ...], where: str) -> None:
+    """Raise DataError unless x is uint8 [N, *shape]."""
+    if x.dtype != np.uint8:
+        raise DataError(
+            f"images are {x.dtype}, not uint8",
+            where=where,
+            why="scaling is part of the model: images are pixels, 0..255",
+            fix="for values in 0..1: x = (x * 255).round().astype('uint8')",
+        )
+    if x.shape[1:] != shape or x.ndim != 4:
+        raise DataError(
+            f"images have shape {list(x.shape)}, the model takes [N, {', '.join(map(str, shape))}]",
+            where=where,
+            fix="take images of the size and channels that the model was trained on",
+        )
+
+
+def _is_trained(y: np.ndarray, count: int, info: ModelInfo, where: str) -> np.ndarray:
+    if y.shape != (count,) or y.dtype.kind not in "iu":
+        raise DataError(
+            f"labels are {y.dtype} {list(y.shape)}, the images are {count}",
+            where=where,
+            why="every image has one label: the number of its class",
+            fix="store one class number for each image",
+        )
+    if count and (y.min() < 0 or y.max() >= len(info.classes)):
+        raise DataError(
+            f"label {int(y.max() if y.min() >= 0 else y.min())} is not a class of the model",
+            where=where,
+            why=f"its classes are 0 to {len(info.classes) - 1}",
+            fix="calibrate with the data that the model was trained on",
+        )
+    return np.isin(y, info.trained_classes)
+
+
+def head_capacity(config: ExportConfig, info: ModelInfo) -> int:
+    """Return the most classes of the learned head. Raises UsageError when too small."""
+    if config.capacity is None:
+        return max(LEAST_CAPACITY, len(info.classes))
+    if config.capacity < len(info.trained_classes):
+        raise UsageError(
+            f"a capacity of {config.capacity} is too small",
+            where="--capacity",
+            why=f"the model already knows {len(info.trained_classes)} classes",
+            fix=f"choose {len(info.trained_classes)} or more",
+        )
+    return config.capacity
