@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from bnngen.continual.stream import Experience
+
 Array = np.ndarray
 Progress = Callable[[str, int, int], None]
 STEPS_PER_CALL = 8  # progress moves, and a slow emulated core still answers in time
@@ -24,19 +26,10 @@ class Learner(Protocol):
     def learn_init(self, seed: int) -> None: ...
     def begin(self) -> None: ...
     def add(self, label: int, image: Array) -> None: ...
-    def step(self, count: int) -> tuple[int, bool]: ...
+    def step(self, most: int) -> tuple[int, bool]: ...
     def end(self) -> None: ...
     def classify(self, image: Array) -> Array: ...
     def state(self) -> list[int]: ...
-
-
-@dataclass(frozen=True)
-class Experience:
-    """What is shown at once: images uint8 [N, H, W, C], labels int [N], and the classes new in it."""
-
-    classes: tuple[int, ...]
-    images: Array
-    labels: Array
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,9 @@ def first_difference(graph: ir.Graph, device: Device, image: Array) -> str | Non
     for node, (size, crc) in zip(steps, checksums, strict=True):
         data = interp.to_bytes(values[node.output][0], graph.tensors[node.output].dtype)
         if (len(data), zlib.crc32(data)) != (size, crc):
-            return f"layer {node.name} is the first that differs ({len(data)} bytes expected, {size} received)"
+            return (
+                f"layer {node.name} is the first that differs ({len(data)} bytes expected, {size} received)"
+            )
     return None
 
 

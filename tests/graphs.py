@@ -84,7 +84,9 @@ class Builder:
     def finish(self, cut: str | None = None, features: str | None = None) -> ir.Graph:
         """Return the graph, calibrated on seeded pixels; with latent and head metadata when asked."""
         classes = self.tensors[self.last].channels
-        meta = ir.ModelMeta("tiny", tuple(f"c{i}" for i in range(classes)), tuple(range(classes)), 1 / 128, -1.0)
+        meta = ir.ModelMeta(
+            "tiny", tuple(f"c{i}" for i in range(classes)), tuple(range(classes)), 1 / 128, -1.0
+        )
         graph = ir.Graph(tuple(self.nodes), self.tensors, "image", self.last, meta)
         values = interp.evaluate(graph, scaled(pixels(graph, 32, seed=99), meta))
         ranges = {

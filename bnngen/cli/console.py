@@ -17,7 +17,9 @@ from bnngen.errors import BnngenError
 
 ProgressFn = Callable[[str, int, int], None]
 
-out = Console(highlight=False, soft_wrap=True)
+WIDTH = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
+
+out = Console(highlight=False, soft_wrap=True, width=WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

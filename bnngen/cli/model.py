@@ -42,14 +42,20 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
         if candidate.is_file():
             return candidate
     raise UsageError(
-        f"there is no model {given}", where=str(Path(given).absolute().parent), fix=f"make one with `{made_by}`"
+        f"there is no model {given}",
+        where=str(Path(given).absolute().parent),
+        fix=f"make one with `{made_by}`",
     )
 
 
 @click.command()
 @click.argument("name", default="quicknet-nano")
-@click.option("--data", default="digits", show_default=True,
-              help="digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class.")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class.",
+)
 @click.option("-o", "--out", default="model.keras", show_default=True, type=click.Path(path_type=Path))
 @click.option("--classes", help="Train on these class ids alone, for example 0-4.")
 @click.option("--epochs", type=int, help="Default: chosen by the number of training images.")
@@ -76,20 +82,33 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
         result = run(config, report)
     curve = plot_training(result.log)
     say(f"{short(result.model)}  {kib(result.model.stat().st_size)}, best epoch {result.best_epoch}")
-    say(f"  held-out accuracy {result.val_accuracy:.2%}, test accuracy {result.test_accuracy:.2%} "
-        f"({result.seconds:.0f} s of training)")
+    say(
+        f"  held-out accuracy {result.val_accuracy:.2%}, test accuracy {result.test_accuracy:.2%} "
+        f"({result.seconds:.0f} s of training)"
+    )
     say(f"  beside it: {', '.join(p.name for p in (result.meta, result.calibration, result.log, curve))}")
 
 
 @click.command()
 @click.argument("model", default="model")
-@click.option("--calibrate", help="Images that set the integer ranges: like --data of train, or FILE.npz "
-              "with x. Default: the sample that train kept beside the model.")
+@click.option(
+    "--calibrate",
+    help="Images that set the integer ranges: like --data of train, or FILE.npz "
+    "with x. Default: the sample that train kept beside the model.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the model's name, .onnx.")
-@click.option("--cut", default="features", show_default=True,
-              help="Where replayed latents are taken: `features`, or a layer's name.")
-@click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
-@click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
+@click.option(
+    "--cut",
+    default="features",
+    show_default=True,
+    help="Where replayed latents are taken: `features`, or a layer's name.",
+)
+@click.option(
+    "--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10."
+)
+@click.option(
+    "--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train."
+)
 @click.option("--input-offset", type=float)
 def export(model: str, calibrate: str | None, out: Path | None, **options: object) -> None:
     """Export a Larq MODEL to one ordinary ONNX file and compare both on the calibration images."""

@@ -87,9 +87,7 @@ def _fixed(gain: Array, offset: Array, shift: int) -> tuple[Array, Array]:
 
 def _shift(gain: Array, offset: Array, reach: Array) -> int:
     """Return the shift: the largest that keeps everything in 32 bits where that is precise enough."""
-    wide = next(
-        (s for s in range(MAX_SHIFT, -1, -1) if np.abs(gain).max() * 2.0**s < INT32_MAX), None
-    )
+    wide = next((s for s in range(MAX_SHIFT, -1, -1) if np.abs(gain).max() * 2.0**s < INT32_MAX), None)
     if wide is None:
         raise ModelError(
             f"a batch norm multiplies by {np.abs(gain).max():.3g}, more than integers can carry",

@@ -62,9 +62,7 @@ def test_every_binary_tensor_behind_exact_bits_is_exact():
             break
     floats = {"sign0": first}
     for node in graph.nodes[3:]:
-        floats[node.output] = interp.apply(
-            node, [floats[n] for n in node.inputs], graph.tensors[node.output]
-        )
+        floats[node.output] = interp.apply(node, [floats[n] for n in node.inputs], graph.tensors[node.output])
         if node.output == "sign2":
             break
     np.testing.assert_array_equal(values["sign1"], floats["sign1"])
@@ -143,7 +141,11 @@ def test_a_bias_before_the_relu_keeps_the_batch_norm_apart():
     b.pool("pool")
     b.dense("logits", 3)
     graph = b.finish()
-    assert [type(n).__name__ for n in run_passes(graph).nodes[:3]] == ["QuantizeInput", "Conv2D", "Requantize"]
+    assert [type(n).__name__ for n in run_passes(graph).nodes[:3]] == [
+        "QuantizeInput",
+        "Conv2D",
+        "Requantize",
+    ]
     images = graphs.pixels(graph, 50)
     integer = run_passes(graph)
     want = interp.run(graph, graphs.scaled(images, graph.meta))

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bnngen build`, `analyze`, `targets`, `doctor`: from the ONNX file to a program for a board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from bnngen import analysis
+from bnngen.cli.console import heading, kib, print_json, say, short, table
+from bnngen.cli.model import find_model
+from bnngen.device.compile import BuildResult, build_project
+from bnngen.device.doctor import examine
+from bnngen.device.size import ProgramSize, check_budget, measure_size
+from bnngen.lower.learning import POLICIES, LearnConfig
+from bnngen.pipeline import BuildOptions, Compiled, compile_model, write_project
+from bnngen.targets import Target, load_target, target_names
+
+BUILD_DIR = Path("build")
+OPTIONS = (
+    click.option("--kernels", type=click.Choice(["auto", "ref"]), default="auto", show_default=True,
+                 help="ref: the reference kernels, the first tool for any wrong result."),
+    click.option("--activation-bits", type=int, default=16, show_default=True,
+                 help="Type of the real-valued stream: 8 or 16 bits."),
+    click.option("--replay", type=int, default=LearnConfig.replay, show_default=True,
+                 help="Slots of the 1-bit replay memory."),
+    click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
+                 help="Slots for new latents of one experience."),
+    click.option("--policy", type=click.Choice(POLICIES), default=LearnConfig.policy, show_default=True,
+                 help="Which samples the replay memory keeps."),
+    click.option("--learn-batch", type=int, default=LearnConfig.batch, show_default=True),
+    click.option("--new-per-batch", type=int, default=LearnConfig.new_per_batch, show_default=True),
+    click.option("--learn-epochs", type=int, default=LearnConfig.epochs, show_default=True),
+    click.option("--learn-rate", type=float, default=LearnConfig.lr, show_default=True),
+)  # fmt: skip
+
+
+def build_options(function: Callable) -> Callable:
+    """Add the options that decide what is generated."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+def options_from(values: dict) -> BuildOptions:
+    """Turn the options of the command line into a request."""
+    learn = LearnConfig(
+        replay=values["replay"], buffer=values["buffer"], policy=values["policy"], batch=values["learn_batch"],
+        new_per_batch=values["new_per_batch"], epochs=values["learn_epochs"], lr=values["learn_rate"],
+    )  # fmt: skip
+    return BuildOptions(values["kernels"], values["activation_bits"], learn)
+
+
+def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, BuildResult, ProgramSize]:
+    """Generate, compile, and check the finished program against the target's memory."""
+    compiled = compile_model(model, target, options)
+    built = build_project(write_project(compiled, BUILD_DIR), target)
+    size = measure_size(built.program(), target)
+    check_budget(size, target)
+    return compiled, built, size
+
+
+@click.command()
+@click.argument("model", default="model")
+@click.option("--target", default="host", show_default=True, help="One of `bnngen targets`, or a .toml file.")
+@build_options
+def build(model: str, target: str, **values: object) -> None:
+    """Generate a complete C project for a board and compile it: build/<model>-<target>/."""
+    compiled, built, size = make(
+        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
+    )
+    report_build(compiled, built, size)
+
+
+def report_build(compiled: Compiled, built: BuildResult, size: ProgramSize) -> None:
+    """Say what was made and what it takes."""
+    plan, budget = compiled.plan, compiled.target.budget
+    say(f"{short(built.directory)}/  for {compiled.target.board.title}, compiled in {built.seconds:.1f} s")
+    table(
+        ["", "bytes", "of", "share"],
+        [
+            ("flash", f"{size.flash_bytes:,}", f"{budget.flash_bytes:,}", f"{size.flash_bytes / budget.flash_bytes:.1%}"),
+            ("RAM, stack included", f"{size.ram_bytes:,}", f"{budget.ram_bytes:,}", f"{size.ram_bytes / budget.ram_bytes:.1%}"),
+            ("  arena", f"{plan.arena_bytes:,}", "", ""),
+            ("  of which inference, peak", f"{plan.inference_peak_bytes:,}", "", ""),
+            ("  reserved stack", f"{size.stack_bytes:,}", "", ""),
+        ],
+        right=(1, 2, 3),
+    )  # fmt: skip
+    for path in built.programs.values():
+        say(f"  {short(path)}")
+
+
+@click.command()
+@click.argument("model", default="model")
+@click.option("--target", default="host", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@build_options
+def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
+    """Per layer: shape, precision, multiplications, bytes; the arena; and whether it fits. Compiles nothing."""
+    compiled = compile_model(
+        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
+    )
+    costs, plan, budget = analysis.layer_costs(compiled.graph), compiled.plan, compiled.target.budget
+    arena = {
+        "arena_bytes": plan.arena_bytes, "inference_peak_bytes": plan.inference_peak_bytes,
+        "const_bytes": compiled.program.const_bytes, "ram_bytes": plan.arena_bytes + budget.stack_bytes,
+        "ram_budget_bytes": budget.ram_bytes, "flash_budget_bytes": budget.flash_bytes, "fits": True,
+    }  # fmt: skip
+    if as_json:
+        print_json(
+            {
+                "model": compiled.program.name,
+                "target": compiled.target.name,
+                "layers": [asdict(cost) for cost in costs],
+                **arena,
+            }
+        )
+        return
+    rows = [
+        (c.name, c.op, "x".join(map(str, c.shape)), c.precision, f"{c.binary_macs:,}", f"{c.integer_macs:,}",
+         f"{c.weight_bytes:,}")
+        for c in costs
+    ]  # fmt: skip
+    total = (
+        "total",
+        "",
+        "",
+        "",
+        f"{sum(c.binary_macs for c in costs):,}",
+        f"{sum(c.integer_macs for c in costs):,}",
+        f"{sum(c.weight_bytes for c in costs):,}",
+    )
+    table(
+        ["layer", "op", "output", "precision", "binary MAC", "integer MAC", "weight bytes"],
+        [*rows, total],
+        (4, 5, 6),
+    )
+    heading(f"memory on {compiled.target.name}")
+    say(plan.to_text().rstrip())
+    needed = plan.arena_bytes + budget.stack_bytes
+    say(
+        f"RAM: arena {kib(plan.arena_bytes)} + stack {kib(budget.stack_bytes)} of {kib(budget.ram_bytes)}: fits "
+        f"({needed / budget.ram_bytes:.1%}); constants {kib(compiled.program.const_bytes)} of flash "
+        f"{kib(budget.flash_bytes)}"
+    )
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def targets(as_json: bool) -> None:
+    """List the boards that bnngen builds for."""
+    found = [load_target(name) for name in target_names()]
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": t.name,
+                    "title": t.board.title,
+                    "core": t.cpu.core,
+                    "features": list(t.features),
+                    "ram_bytes": t.budget.ram_bytes,
+                    "flash_bytes": t.budget.flash_bytes,
+                }
+                for t in found
+            ]
+        )
+        return
+    rows = [
+        (t.name, t.board.title, t.cpu.core, kib(t.budget.ram_bytes), kib(t.budget.flash_bytes), t.run.method)
+        for t in found
+    ]
+    table(["name", "board", "core", "RAM", "flash", "runs by"], rows, right=(3, 4))
+
+
+@click.command()
+def doctor() -> None:
+    """Which tools are missing, and the command that installs each."""
+    findings = examine()
+    table(["tool", "needed for", "found"], [(f.name, f.purpose, f.version or "missing") for f in findings])
+    missing = [f for f in findings if not f.version]
+    for command in dict.fromkeys(f.install for f in missing):
+        say(f"install: {command}")
+    if not missing:
+        say("nothing is missing")
+
+
+COMMANDS = (build, analyze, targets, doctor)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bnngen run`, `validate`, `learn`, `flash`: a built program, on the board or on its emulator."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+
+from bnngen import validate as checks
+from bnngen.cli import learning
+from bnngen.cli.build import BUILD_DIR, build_options, make, options_from
+from bnngen.cli.console import err, progress, say, short, table
+from bnngen.cli.data import check_shape, load_data, load_images
+from bnngen.cli.model import find_model
+from bnngen.data import Dataset
+from bnngen.device.compile import BuildResult, open_build
+from bnngen.device.flash import FlashOptions, chosen_tool, flash_command, image_of
+from bnngen.device.flash import flash as flash_program
+from bnngen.device.session import METHODS, Where, connect
+from bnngen.errors import BnngenError, UsageError
+from bnngen.pipeline import Compiled
+from bnngen.targets import load_target
+
+WHERE = (
+    click.option(
+        "--on", "method", type=click.Choice(METHODS), help="Where it runs. Default: the target's own way."
+    ),
+    click.option("--host", help="For ssh: user@machine."),
+    click.option("--port", help="For serial: the line, for example /dev/ttyACM0."),
+)
+
+
+def where_options(function: Callable) -> Callable:
+    """Add the options that say where a program runs."""
+    for option in reversed(WHERE):
+        function = option(function)
+    return function
+
+
+def class_names(compiled: Compiled) -> list[str]:
+    """Return the name behind each score: outputs stand for the trained classes, in their order."""
+    meta = compiled.graph.meta
+    return [meta.classes[i] for i in meta.trained_classes]
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", default="model", show_default=True)
+@click.option("--target", default="host", show_default=True)
+@build_options
+@where_options
+def run(
+    images: tuple[Path, ...],
+    model: str,
+    target: str,
+    method: str | None,
+    host: str | None,
+    port: str | None,
+    **values: object,
+) -> None:
+    """Classify IMAGES on the target or its emulator."""
+    compiled, built, _ = make(
+        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
+    )
+    pixels = load_images(images, compiled.program.image)
+    names = class_names(compiled)
+    scale = compiled.graph.tensors[compiled.graph.output].scale or 1.0
+    rows = []
+    with connect(built, Where(method, host, port)) as client:
+        for path, image in zip(images, pixels, strict=True):
+            scores = client.infer(image)
+            order = np.argsort(-scores, kind="stable")[:3]
+            rows.append(
+                (path, names[order[0]], ", ".join(f"{names[i]} {scores[i] * scale:.2f}" for i in order))
+            )
+    table(["image", "class", "best scores"], rows)
+
+
+@click.command()
+@click.option(
+    "--data", default="digits", show_default=True, help="Images: like --data of train; the test part is used."
+)
+@click.option("--model", default="model", show_default=True)
+@click.option(
+    "--target", "targets", multiple=True, default=("host",), show_default=True, help="May be repeated."
+)
+@click.option(
+    "--keras", type=click.Path(path_type=Path), help="Compare with this Keras model and onnxruntime too."
+)
+@click.option("--limit", type=int, help="At most this many images on the targets.")
+@click.option("--all", "everything", is_flag=True, help="Use the training images too, all of the data set.")
+@click.option(
+    "--random", "count", type=int, help="Instead of data: this many seeded images of random pixels."
+)
+@build_options
+@where_options
+def validate(
+    data: str,
+    model: str,
+    targets: tuple[str, ...],
+    keras: Path | None,
+    limit: int | None,
+    everything: bool,
+    count: int | None,
+    method: str | None,
+    host: str | None,
+    port: str | None,
+    **values: object,
+) -> None:
+    """Hold Keras, ONNX, the interpreter and every target against each other: scores, layers, accuracy."""
+    path = find_model(model, ".onnx", "bnngen export")
+    made = [make(path, load_target(name), options_from(values)) for name in targets]
+    compiled = made[0][0]
+    images, labels = _images(compiled, data, everything, count)
+    stages, differences = [], []
+    with progress() as report:
+        stages += _float_stages(path, keras, compiled, images)
+        stages.append(checks.interpreter_stage(compiled.graph, images, report))
+        for other, built, _ in made:
+            with connect(built, Where(method, host, port)) as client:
+                few = images[:limit] if limit else images
+                stages.append(checks.device_stage(built.target.name, client, few, report))
+                found = checks.first_difference(other.graph, client, images[0])
+                differences += [f"{built.target.name}: {found}"] if found else []
+    result = checks.compare(stages, labels)
+    _report_validation(
+        checks.Report(result.rows, result.histogram, differences), class_names(compiled), compiled
+    )
+
+
+def _images(
+    compiled: Compiled, spec: str, everything: bool, count: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the images to compare on, and the index of the right score for each."""
+    shape = compiled.program.image
+    if count is not None:
+        return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8), None
+    data = load_data(spec)
+    check_shape(data, shape)
+    x, y = data.x_test, data.y_test
+    if everything:
+        x, y = np.concatenate([data.x_train, x]), np.concatenate([data.y_train, y])
+    trained = list(compiled.graph.meta.trained_classes)
+    known = np.isin(y, trained) & bool(_same_classes(compiled, data))
+    if not known.any():
+        return x, None
+    index = {label: place for place, label in enumerate(trained)}
+    if everything:  # exactness is the point: keep images of unknown classes, and count them as wrong
+        return x, np.array([index.get(int(label), -1) for label in y])
+    return x[known], np.array([index[int(label)] for label in y[known]])
+
+
+def _same_classes(compiled: Compiled, data: Dataset) -> bool:
+    return tuple(compiled.graph.meta.classes) == tuple(data.classes)
+
+
+def _float_stages(
+    path: Path, keras: Path | None, compiled: Compiled, images: np.ndarray
+) -> list[checks.Stage]:
+    if keras is None:
+        return []
+    from bnngen.cli.model import require_training
+
+    require_training()
+    from bnngen.export.keras_model import run_keras
+    from bnngen.export.session import run_onnx
+
+    return [
+        checks.Stage("Keras", run_keras(keras, images), False),
+        checks.Stage("ONNX (onnxruntime)", run_onnx(path, images), False),
+    ]
+
+
+def _report_validation(report: checks.Report, names: list[str], compiled: Compiled) -> None:
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.2%}"
+
+    verdict = {None: "", True: "bit for bit", False: "NO"}
+    table(
+        ["", "images", "accuracy", "same class as above", "same scores as above"],
+        [(r.name, r.images, share(r.accuracy), share(r.agreement), verdict[r.exact]) for r in report.rows],
+        (1, 2, 3),
+    )
+    say("predicted: " + ", ".join(f"{n} {c}" for n, c in zip(names, report.histogram, strict=True)))
+    steps = len(compiled.program.inference())
+    for difference in report.differences:
+        err.print(difference, style="red", markup=False)
+    if not report.passed:
+        raise BnngenError(
+            "the stages do not agree bit for bit",
+            why="after quantization there is no tolerance",
+            fix="try --kernels ref; if that agrees, a kernel variant is wrong",
+        )
+    say(f"every score is equal; for the first image the checksums of all {steps} layers are equal too")
+
+
+@click.command()
+@click.option("--data", default="digits", show_default=True)
+@click.option("--model", default="model", show_default=True)
+@click.option("--target", default="host", show_default=True)
+@click.option(
+    "--first",
+    type=int,
+    help="Classes in the first experience. Default: those the backbone was trained "
+    "on, where the data are the same; otherwise as many as in the later ones.",
+)
+@click.option("--per-experience", type=int, default=1, show_default=True)
+@click.option("--order", help="Classes in the order of their arrival, for example 0-9.")
+@click.option("--train-limit", type=int, help="At most this many training images of a class.")
+@click.option("--test-limit", type=int, help="At most this many test images of a class.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--compare", is_flag=True, help="Run the reference methods on the host on the same features too."
+)
+@click.option(
+    "--check", is_flag=True, help="Run the NumPy twin beside the device and compare all learned state."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Picture of the curve. Default: in the build folder."
+)
+@build_options
+@where_options
+def learn(
+    model: str, target: str, method: str | None, host: str | None, port: str | None, **values: object
+) -> None:
+    """Show the target new classes, let it learn them there, and measure after each experience."""
+    compiled, built, _ = make(
+        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
+    )
+    learning.run(compiled, built, Where(method, host, port), learning.Request.of(values))
+
+
+@click.command()
+@click.option("--model", default="model", show_default=True)
+@click.option("--target", default="stm32f405", show_default=True)
+@click.option("--tool", help="st-flash, openocd, pyocd, gdb or ssh. Default: the target's.")
+@click.option("--host", help="For ssh: user@machine.")
+@click.option("--server", help="For gdb: address of the gdb server, for example localhost:3333.")
+@click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
+def flash(model: str, target: str, tool: str | None, host: str | None, server: str | None, dry_run: bool) -> None:
+    """Write the built program to the board."""
+    built = open_built(model, target)
+    options = FlashOptions(tool, host, server)
+    image = image_of(built, chosen_tool(built.target, options))
+    if dry_run:
+        say(shlex.join(flash_command(built.target, image, options)))
+        return
+    say(f"writing {short(image)} to {built.target.board.title}")
+    say(flash_program(built.target, image, options))
+
+
+def open_built(model: str, target: str) -> BuildResult:
+    """Return what `bnngen build` left for a model and a target."""
+    name = Path(model).stem
+    folder = BUILD_DIR / f"{name}-{target}"
+    if not folder.is_dir():
+        found = sorted(p.name for p in BUILD_DIR.glob(f"*-{target}")) if BUILD_DIR.is_dir() else []
+        if len(found) != 1:
+            raise UsageError(
+                f"nothing has been built for {target}",
+                where=str(folder),
+                fix=f"bnngen build --target {target}",
+            )
+        folder = BUILD_DIR / found[0]
+    return open_build(folder, load_target(target))
+
+
+COMMANDS = (run, validate, learn, flash)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The body of `bnngen export`: apart, because it imports TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bnngen.cli.console import kib, progress, say, short
+from bnngen.cli.data import load_data
+from bnngen.errors import UsageError
+from bnngen.export.config import (
+    Calibration,
+    ExportConfig,
+    ExportResult,
+    ModelInfo,
+    read_calibration,
+    read_info,
+    sibling,
+)
+from bnngen.export.exporter import export_model
+
+
+def run(keras: Path, calibrate: str | None, out: Path | None, options: dict) -> None:
+    """Export, compare Keras with onnxruntime, and say what was written."""
+    calibration = calibration_from(calibrate)
+    info = model_info(keras, calibrate, options["input_scale"], options["input_offset"])
+    config = ExportConfig(
+        keras, out or keras.with_suffix(".onnx"), calibration, info, options["cut"], options["capacity"]
+    )
+    with progress() as report:
+        result = export_model(config, report)
+    report_export(result)
+
+
+def calibration_from(spec: str | None) -> Calibration | None:
+    """Return the images that --calibrate names; None leaves it to the sample beside the model."""
+    if spec is None:
+        return None
+    path = Path(spec)
+    if path.suffix == ".npz" and path.is_file() and path.name.endswith(".calib.npz"):
+        return read_calibration(path)
+    data = load_data(spec)
+    return Calibration(data.x_train, data.y_train, data.name)
+
+
+def model_info(
+    keras: Path, calibrate: str | None, scale: float | None, offset: float | None
+) -> ModelInfo | None:
+    """Return what the model file does not say; None leaves it to the file beside the model.
+
+    A model that bnngen did not train has no such file: then the classes are those of the calibration data.
+    """
+    if scale is None and offset is None:
+        return None
+    if sibling(keras, ".meta.json").is_file():
+        info = read_info(keras)
+        return replace(
+            info,
+            input_scale=info.input_scale if scale is None else scale,
+            input_offset=info.input_offset if offset is None else offset,
+        )
+    if calibrate is None:
+        raise UsageError(
+            "a model without a meta file needs --calibrate DATA",
+            where=str(keras),
+            why="the class names and ranges come from that data set",
+            fix="bnngen export MODEL --calibrate DATA --input-scale S --input-offset O",
+        )
+    data = load_data(calibrate)
+    return ModelInfo(
+        keras.stem,
+        data.classes,
+        tuple(range(len(data.classes))),
+        1.0 if scale is None else scale,
+        offset or 0.0,
+        data.shape,
+        data.name,
+        data.sha256,
+    )
+
+
+def report_export(result: ExportResult) -> None:
+    """Say what was written, and how far Keras and onnxruntime are apart."""
+    check = result.check
+    say(f"{short(result.path)}  {kib(result.file_bytes)}, {result.nodes} nodes")
+    say(
+        f"  Keras and onnxruntime on {check.images} calibration images: largest difference of a score "
+        f"{check.max_difference:.2g}, mean {check.mean_difference:.2g}, same class {check.agreement:.1%}"
+    )
+    if result.cut is not None:
+        shape = "x".join(map(str, result.cut_shape or ()))
+        say(
+            f"  latents for replay are taken at {result.cut} ({shape}): {result.latent_bytes} bytes each, "
+            f"one bit an element"
+        )
+        say(f"  the learned head reads {result.features}; it holds up to {result.capacity} classes")

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The body of `bnngen learn`: the stream, the session on the target, the table and the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from bnngen.cli.console import print_json, progress, say, short, table
+from bnngen.cli.data import check_shape, load_data
+from bnngen.cli.model import class_ids
+from bnngen.continual.compare import Comparison, compare_methods
+from bnngen.continual.mirror import TwinMirror
+from bnngen.continual.stream import Experience, NewClasses, new_classes, test_images
+from bnngen.data import Dataset
+from bnngen.device.compile import BuildResult
+from bnngen.device.session import Where, connect
+from bnngen.errors import BnngenError
+from bnngen.pipeline import Compiled
+from bnngen.session import Outcome, run_session
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks of a session; names as there."""
+
+    data: str
+    first: int | None
+    per_experience: int
+    order: str | None
+    train_limit: int | None
+    test_limit: int | None
+    seed: int
+    compare: bool
+    check: bool
+    as_json: bool
+    out: Path | None
+
+    @classmethod
+    def of(cls, values: dict) -> Request:
+        """Pick the session's options out of all options of the command."""
+        return cls(**{f.name: values[f.name] for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Experiences and the test set of all their classes: (images, labels)."""
+
+    data: Dataset
+    experiences: list[Experience]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+def make_stream(compiled: Compiled, request: Request) -> Stream:
+    """Cut the data set into experiences of new classes."""
+    data = load_data(request.data)
+    check_shape(data, compiled.program.image)
+    order, first = _arrival(compiled, data, request)
+    plan = NewClasses(order, first, request.per_experience, request.train_limit, request.seed)
+    return Stream(data, new_classes(data, plan), test_images(data, order, request.test_limit, request.seed))
+
+
+def _arrival(compiled: Compiled, data: Dataset, request: Request) -> tuple[tuple[int, ...], int]:
+    """Return the order of the classes, and how many come first: what the backbone was trained on, if it was
+    trained on part of these data."""
+    meta = compiled.graph.meta
+    known = meta.trained_classes if tuple(meta.classes) == tuple(data.classes) else ()
+    if request.order is not None:
+        order = class_ids(request.order) or ()
+    else:
+        order = (*known, *(c for c in range(len(data.classes)) if c not in known))
+    partly = 0 < len(known) < len(order)
+    return order, request.first or (len(known) if partly else request.per_experience)
+
+
+def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:
+    """Hold the session and report it."""
+    stream = make_stream(compiled, request)
+    _introduce(compiled, stream, built)
+    mirror = None
+    with progress() as report, connect(built, where) as client:
+        if request.check:
+            mirror = TwinMirror(compiled.graph, compiled.learning.config, request.seed, client)
+        outcomes = run_session(mirror or client, stream.experiences, stream.test, request.seed, report)
+    comparison = None
+    if request.compare:
+        with progress() as report:
+            comparison = compare_methods(
+                compiled.graph,
+                compiled.learning.config,
+                stream.experiences,
+                stream.test,
+                request.seed,
+                report,
+            )
+    picture = _picture(built, outcomes, stream, comparison, request)
+    if request.as_json:
+        print_json(_document(compiled, stream, outcomes, comparison))
+        return outcomes
+    _report(outcomes, stream, comparison)
+    if mirror is not None:
+        say(
+            f"the NumPy twin held the same learned state, byte for byte, after all {mirror.comparisons} calls that "
+            "changed it"
+        )
+    say(f"picture: {short(picture)}")
+    return outcomes
+
+
+def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
+    meta, learn = compiled.graph.meta, compiled.learning.config
+    names = ", ".join(meta.classes[i] for i in meta.trained_classes[:12])
+    more = " ..." if len(meta.trained_classes) > 12 else ""
+    trained_on = meta.source.get("data") or "other data"
+    say(
+        f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and is frozen"
+    )
+    say(
+        f"  replay memory {learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy}), buffer "
+        f"{learn.buffer}, batch {learn.batch} ({learn.new_per_batch} new), {learn.epochs} epochs, rate {learn.lr:g}"
+    )
+    say(
+        f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images"
+    )
+
+
+def _names(stream: Stream, classes: Sequence[int]) -> str:
+    return ", ".join(stream.data.classes[c] for c in classes)
+
+
+def _report(outcomes: list[Outcome], stream: Stream, comparison: Comparison | None) -> None:
+    rows = [
+        (
+            o.experience,
+            _names(stream, o.classes),
+            o.samples,
+            o.steps,
+            f"{o.accuracy_seen:.2%}",
+            f"{o.accuracy_all:.2%}",
+        )
+        for o in outcomes
+    ]
+    table(["", "new classes", "shown", "steps", "accuracy, classes seen", "all classes"], rows, (2, 3, 4, 5))
+    if comparison is not None:
+        say()
+        rows = [("on the target: CWR* 8/16, 1-bit replay", f"{outcomes[-1].accuracy_seen:.2%}")]
+        rows += [(name, f"{curve[-1]:.2%}") for name, curve in comparison.items()]
+        table(["after the last experience", "accuracy, classes seen"], rows, (1,))
+
+
+def _picture(
+    built: BuildResult,
+    outcomes: list[Outcome],
+    stream: Stream,
+    comparison: Comparison | None,
+    request: Request,
+) -> Path:
+    from bnngen.report.learning_curve import plot_learning
+
+    curves = {f"on {built.target.name}": [o.accuracy_seen for o in outcomes], **(comparison or {})}
+    path = request.out or built.directory.with_name(
+        f"{built.directory.name}-{Path(stream.data.name).stem}-learn.png"
+    )
+    labels = [_names(stream, o.classes) for o in outcomes]
+    return plot_learning(
+        curves, labels, f"{stream.data.name}: new classes learned on {built.target.board.title}", path
+    )
+
+
+def _document(
+    compiled: Compiled, stream: Stream, outcomes: list[Outcome], comparison: Comparison | None
+) -> dict:
+    return {
+        "model": compiled.program.name,
+        "model_hash": compiled.program.model_hash,
+        "target": compiled.target.name,
+        "data": stream.data.name,
+        "data_sha256": stream.data.sha256,
+        "learn": asdict(compiled.learning.config),
+        "experiences": [asdict(outcome) for outcome in outcomes],
+        "compare": comparison,
+        "final_accuracy": outcomes[-1].accuracy_seen,
+    }
+
+
+def require_learning(compiled: Compiled) -> None:
+    """Raise unless the model has a cut."""
+    if compiled.learning is None:
+        raise BnngenError(
+            "this model cannot learn",
+            where=compiled.program.name,
+            fix="export it with a cut: bnngen export MODEL --cut features",
+        )

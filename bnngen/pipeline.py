@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole story: load -> passes -> lower -> plan -> emit. Read this file first.
+
+model.onnx -> Graph(float) -> Graph(integer) -> Program -> Plan -> build/<model>-<target>/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bnngen import ir
+from bnngen.emit import emit_project
+from bnngen.errors import BudgetError
+from bnngen.frontend import load_onnx
+from bnngen.lower import lower
+from bnngen.lower.learning import LearnConfig, LearningProgram, learn_buffers, learning_constants
+from bnngen.lower.program import Program
+from bnngen.passes import Options, run_passes
+from bnngen.passes.latent import latent_ops
+from bnngen.plan import LearnBuffer, Plan, make_plan
+from bnngen.targets import Target
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the user may choose for one build. kernels: "auto", or "ref" for the reference kernels."""
+
+    kernels: str = "auto"
+    activation_bits: int = 16
+    learn: LearnConfig = field(default_factory=LearnConfig)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Every stage of one build, up to the addresses. learning is None for a model without a cut."""
+
+    target: Target
+    graph: ir.Graph
+    program: Program
+    learning: LearningProgram | None
+    plan: Plan
+
+
+def compile_model(model: Path, target: Target, options: BuildOptions) -> Compiled:
+    """Read a model and take it through every stage but the last. Nothing is written.
+
+    Raises ModelError for a model that is not supported, BudgetError for one that the target cannot hold.
+    """
+    graph = run_passes(load_onnx(model), Options(options.activation_bits))
+    latent = latent_ops(graph)
+    program = lower(
+        graph, frozenset(target.features), options.kernels, latent and (latent.pack, latent.unpack)
+    )
+    learning = learning_constants(graph, options.learn) if latent else None
+    extra = [LearnBuffer(*buffer) for buffer in learn_buffers(learning)] if learning else []
+    plan = make_plan(program, extra)
+    check_ram(plan, program, target)
+    return Compiled(target, graph, program, learning, plan)
+
+
+def write_project(compiled: Compiled, folder: Path) -> Path:
+    """Write the complete C project below `folder` and return its directory."""
+    directory = folder / f"{compiled.program.name}-{compiled.target.name}"
+    emit_project(compiled.program, compiled.plan, compiled.learning, compiled.target, directory)
+    return directory
+
+
+def check_ram(plan: Plan, program: Program, target: Target) -> None:
+    """Raise BudgetError when the arena, the stack and one image exceed the target's RAM.
+
+    Checked before any C is written; the linker and the finished program are checked again (device/size.py).
+    """
+    image = 1
+    for extent in program.image:
+        image *= extent
+    budget = target.budget
+    needed = plan.arena_bytes + image + budget.stack_bytes
+    if needed <= budget.ram_bytes:
+        return
+    largest = sorted(plan.placed, key=lambda buffer: -buffer.bytes)[:4]
+    raise BudgetError(
+        f"{program.name} needs {needed:,} bytes of RAM, {target.name} has {budget.ram_bytes:,}",
+        where=f"{needed - budget.ram_bytes:,} bytes too many; the most at once is at step {plan.peak_step}, {plan.timeline[plan.peak_step].title}",
+        why="largest: " + ", ".join(f"{buffer.name} {buffer.bytes:,}" for buffer in largest),
+        fix="fewer --replay or --buffer samples, --activation-bits 8, a smaller model, or a larger target",
+    )
