@@ -40,7 +40,7 @@ def model_name(directory: Path) -> str:
     """Return the C name of the model in a generated project, from its manifest."""
     manifest = directory / "manifest.json"
     try:
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["name"])
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["model"])
     except (OSError, ValueError, KeyError) as error:
         raise ToolError(f"{directory} is not a generated project", where=str(manifest),
                         why=f"its manifest cannot be read: {error}", fix="bnngen build writes one") from error

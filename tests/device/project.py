@@ -45,7 +45,7 @@ def write_project(directory: Path, target: Target, changes: Changes = Changes())
     if memory is not None:
         script = env.get_template("memory.ld.j2").render(**(memory | (changes.memory or {})))
         (directory / "memory.ld").write_text(script, encoding="utf-8")
-    (directory / "manifest.json").write_text(json.dumps({"name": "tiny"}), encoding="utf-8")
+    (directory / "manifest.json").write_text(json.dumps({"model": "tiny"}), encoding="utf-8")
     (directory / "Makefile").write_text(makefile(target, changes), encoding="utf-8")
     return directory
 
