@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from math import isqrt
+from fractions import Fraction
+from math import floor, isqrt
 
 import numpy as np
 
@@ -59,7 +60,11 @@ class Twin:
         self.latents = np.zeros((config.buffer, self.words), np.uint32)
         self.order = np.zeros(config.buffer, np.uint16)
         self.phase, self.experiences = IDLE, 0
-        self.added = self.buffered = self.position = self.steps_done = self.steps_total = 0
+        self._reset_counts()
+
+    def _reset_counts(self) -> None:
+        self.added = self.buffered = self.position = 0
+        self.fresh = self.epoch_steps = self.steps_done = self.steps_total = 0
 
     # ------------------------------------------------------------------------------- experience (5.7)
 
@@ -68,7 +73,7 @@ class Twin:
         if self.phase != IDLE:
             return E_STATE
         self.phase = COLLECT
-        self.added = self.buffered = self.position = self.steps_done = self.steps_total = 0
+        self._reset_counts()
         self.cur[:] = 0
         return OK
 
@@ -93,7 +98,7 @@ class Twin:
             return OK
         if self.phase == COLLECT:
             self._prepare()
-        if self.steps_done % (self.steps_total // self.config.epochs) == 0:
+        if self.steps_done % self.epoch_steps == 0:
             self._shuffle()
         self._train(*self._minibatch())
         self.steps_done += 1
@@ -118,17 +123,23 @@ class Twin:
         self.phase = IDLE
         return OK
 
-    def _new_per_step(self) -> int:
-        return self.config.new_per_batch if self.memory.filled else self.config.batch
+    def _new_per_step(self, new_classes: int, old_classes: int) -> int:
+        if not old_classes:
+            return self.config.batch
+        share = Fraction(self.config.batch * new_classes, new_classes + old_classes)
+        return self.config.new_per_batch or max(1, floor(share + Fraction(1, 2)))
 
     def _prepare(self) -> None:
         n = self.buffered
         self.order[:n] = np.arange(n)
-        known = np.concatenate([self.labels[:n], self.memory.labels[: self.memory.filled]])
-        self.cur = np.bincount(known, minlength=self.capacity)
+        counts = [np.bincount(labels, minlength=self.capacity)
+                  for labels in (self.labels[:n], self.memory.labels[: self.memory.filled])]
+        self.cur = counts[0] + counts[1]
         self.tw = np.where(self.cur[:, None] > 0, self.cw, 0)
         self.tw_exp = self.cw_exp if self.tw.any() else self.k.e_max
-        self.steps_total = self.config.epochs * -(-n // self._new_per_step())
+        self.fresh = self._new_per_step(*(int((count > 0).sum()) for count in counts))
+        self.epoch_steps = -(-n // self.fresh)
+        self.steps_total = self.config.epochs * self.epoch_steps
 
     def _shuffle(self) -> None:
         for i in range(self.buffered - 1, 0, -1):
@@ -137,7 +148,7 @@ class Twin:
         self.position = 0
 
     def _minibatch(self) -> tuple[Array, Array]:
-        fresh = self._new_per_step()
+        fresh = self.fresh
         slots = self.order[(self.position + np.arange(fresh)) % self.buffered]
         self.position = (self.position + fresh) % self.buffered
         drawn = [self.random.below(self.memory.filled) for _ in range(self.config.batch - fresh)]
@@ -222,8 +233,9 @@ class Twin:
     def items(self) -> list[bytes]:
         """Return the state items of 5.10 (ITEMS names them) as bytes."""
         block = struct.pack(
-            "<Qii8I", self.random.state, self.tw_exp, self.cw_exp, self.phase, self.experiences, self.added,
-            self.buffered, self.memory.filled, self.position, self.steps_done, self.steps_total,
+            "<Qii10I", self.random.state, self.tw_exp, self.cw_exp, self.phase, self.experiences, self.added,
+            self.buffered, self.memory.filled, self.position, self.fresh, self.epoch_steps, self.steps_done,
+            self.steps_total,
         )
         arrays = (
             self.past.astype("<u4"), self.cur.astype("<u4"), self.memory.seen.astype("<u4"),

@@ -24,7 +24,7 @@ class LearnConfig:
     """Options of the learned head (docs/numerics.md, section 5; lr in real units).
 
     capacity: most classes; None takes the model's. new_per_batch: of `batch` samples, how many are new once
-    there is something to replay. buffer, replay: slots for latents of the present and of past experiences.
+    there is something to replay; 0: in proportion to the classes. buffer, replay: slots for latents of the present and of past experiences.
     """
 
     capacity: int | None = None
@@ -32,10 +32,10 @@ class LearnConfig:
     q_b: int = 16
     replay: int = 300
     buffer: int = 300
-    batch: int = 128
-    new_per_batch: int = 50
-    epochs: int = 6
-    lr: float = 0.02
+    batch: int = 64
+    new_per_batch: int = 0
+    epochs: int = 12
+    lr: float = 0.1
     policy: str = "balanced"
 
 
@@ -87,7 +87,7 @@ def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
         raise UsageError(
             f"learning rate {config.lr:g} does not fit features whose largest value is {head.hi:g}",
             where="--lr", why="no exponent of the weights suits both the step and the softmax",
-            fix="choose a learning rate nearer to 0.02",
+            fix="choose a learning rate nearer to 0.1",
         )
     words = latent.size // latent.channels * -(-latent.channels // 32)
     return LearningProgram(
@@ -107,7 +107,7 @@ def check_options(config: LearnConfig, capacity: int, features: int) -> None:
         (1 <= config.replay <= 65535, "--replay", config.replay, slots),
         (1 <= config.buffer <= 65535, "--buffer", config.buffer, slots),
         (1 <= config.batch <= 256, "--batch", config.batch, "the gradient of a minibatch is summed in 32 bits"),
-        (1 <= config.new_per_batch <= config.batch, "--new-per-batch", config.new_per_batch,
+        (0 <= config.new_per_batch <= config.batch, "--new-per-batch", config.new_per_batch,
          f"it is a part of the minibatch of {config.batch}"),
         (1 <= config.epochs <= 1000, "--epochs", config.epochs, "an experience is trained for 1 to 1000 epochs"),
         (0 < config.lr < float("inf"), "--lr", config.lr, "a step needs a positive, finite length"),

@@ -37,6 +37,8 @@ bnn_status bnn_learner_begin(bnn_learner *self)
     self->state.added = 0;
     self->state.buffered = 0;
     self->state.position = 0;
+    self->state.fresh = 0;
+    self->state.epoch_steps = 0;
     self->state.steps_done = 0;
     self->state.steps_total = 0;
     clear(self->memory.cur, self->config->capacity * sizeof(uint32_t));
@@ -68,30 +70,47 @@ bnn_status bnn_learner_add(bnn_learner *self, const uint32_t *latent, uint32_t l
     return BNN_OK;
 }
 
-/* New samples in one minibatch; the others are replayed. */
-static uint32_t new_per_step(const bnn_learner *self)
+/* Add `count` labels to cur; return how many different ones there are. */
+static uint32_t count_classes(bnn_learner *self, const uint16_t *labels, uint32_t count)
 {
-    return self->state.replayed == 0 ? self->config->batch : self->config->new_per_batch;
+    int32_t *const samples = self->memory.acc;
+    uint32_t classes = 0;
+    clear(samples, self->config->capacity * sizeof(int32_t));
+    for (uint32_t i = 0; i < count; i++) {
+        classes += samples[labels[i]] == 0;
+        samples[labels[i]]++;
+        self->memory.cur[labels[i]]++;
+    }
+    return classes;
 }
 
-static uint32_t steps_per_epoch(const bnn_learner *self)
+/* New samples in each minibatch; the others are replayed. */
+static uint32_t fresh_per_step(const bnn_learn_config *config, uint32_t new_classes, uint32_t old_classes)
 {
-    return (self->state.buffered + new_per_step(self) - 1u) / new_per_step(self);
+    const uint32_t classes = new_classes + old_classes;
+    if (old_classes == 0) {
+        return config->batch;
+    }
+    if (config->new_per_batch != 0) {
+        return config->new_per_batch;
+    }
+    return (2u * config->batch * new_classes + classes) / (2u * classes) + (2u * config->batch * new_classes < classes);
 }
 
 /* The first step knows which classes are present: those of the buffer and of the replay memory. */
 static void prepare(bnn_learner *self)
 {
-    for (uint32_t i = 0; i < self->state.buffered; i++) {
+    bnn_learn_state *const s = &self->state;
+    const uint32_t new_classes = count_classes(self, self->memory.buffer_labels, s->buffered);
+    const uint32_t old_classes = count_classes(self, self->memory.replay_labels, s->replayed);
+    for (uint32_t i = 0; i < s->buffered; i++) {
         self->memory.order[i] = (uint16_t)i;
-        self->memory.cur[self->memory.buffer_labels[i]]++;
-    }
-    for (uint32_t i = 0; i < self->state.replayed; i++) {
-        self->memory.cur[self->memory.replay_labels[i]]++;
     }
     bnn_head_prepare(self);
-    self->state.steps_total = self->config->epochs * steps_per_epoch(self);
-    self->state.phase = BNN_LEARN_TRAIN;
+    s->fresh = fresh_per_step(self->config, new_classes, old_classes);
+    s->epoch_steps = (s->buffered + s->fresh - 1u) / s->fresh;
+    s->steps_total = self->config->epochs * s->epoch_steps;
+    s->phase = BNN_LEARN_TRAIN;
 }
 
 /* Fisher-Yates, from the last place down. */
@@ -111,7 +130,7 @@ static void shuffle(bnn_learner *self)
 static const uint32_t *pick(bnn_learner *self, uint32_t i, uint32_t *label)
 {
     const size_t words = self->config->latent_words;
-    if (i < new_per_step(self)) {
+    if (i < self->state.fresh) {
         const uint32_t slot = self->memory.order[self->state.position++];
         if (self->state.position == self->state.buffered) {
             self->state.position = 0;
@@ -151,7 +170,7 @@ bnn_status bnn_learner_step(bnn_learner *self)
     if (s->phase == BNN_LEARN_COLLECT) {
         prepare(self);
     }
-    if (s->steps_done % steps_per_epoch(self) == 0) {
+    if (s->steps_done % s->epoch_steps == 0) {
         shuffle(self);
     }
     train_minibatch(self);

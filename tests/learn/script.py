@@ -107,7 +107,7 @@ def experience(case: Case, rows: Sequence[int], labels: Sequence[int]) -> list[C
     """begin, one add per row, steps until the learner is done (as many as the twin needs), end, one scoring."""
     config, calls = case.config, [("begin", 0, ())]
     calls += [("add", int(label), case.latent(int(row))) for row, label in zip(rows, labels, strict=True)]
-    most = config.epochs * -(-min(len(rows), config.buffer) // config.new_per_batch)
+    most = config.epochs * -(-min(len(rows), config.buffer) // (config.new_per_batch or 1))
     calls += [("step", 0, ())] * (most + 1 if len(rows) else 1)
     return [*calls, ("end", 0, ()), ("scores", int(rows[0]) if len(rows) else 0, ())]
 

@@ -31,7 +31,7 @@ typedef struct {
     uint32_t replay_slots;
     uint32_t buffer_slots;
     uint32_t batch;         /* B: samples of one step */
-    uint32_t new_per_batch; /* of which new, when the replay memory has any */
+    uint32_t new_per_batch; /* of which new when the replay memory has any; 0: in proportion to the classes */
     uint32_t epochs;
     uint32_t stream_type;   /* BNN_S8 or BNN_S16: of the feature vector */
     uint32_t policy;
@@ -58,6 +58,8 @@ typedef struct {
     uint32_t buffered;    /* of which the buffer holds this many */
     uint32_t replayed;    /* samples in the replay memory */
     uint32_t position;    /* in `order` */
+    uint32_t fresh;       /* new samples in each step of this experience */
+    uint32_t epoch_steps;
     uint32_t steps_done;
     uint32_t steps_total;
 } bnn_learn_state;

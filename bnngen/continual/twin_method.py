@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The integer learner as a method on float features: quantize, pack, and let the twin learn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnngen.continual.baselines import Levels, masked
+from bnngen.continual.twin import MORE, Twin
+from bnngen.ir import HeadInput
+from bnngen.lower.learning import LearnConfig
+
+Array = np.ndarray
+
+
+class TwinMethod:
+    """Same interface as continual/baselines.py. head: calibrated range of the features; the stream is int16."""
+
+    def __init__(self, head: HeadInput, config: LearnConfig, levels: Levels, seed: int = 0) -> None:
+        self.levels = levels
+        self.scale = max(abs(head.lo), abs(head.hi)) / 32767
+        size = len(levels.threshold)
+        self.stream_levels = np.stack([self.stream(levels.high), self.stream(levels.low)])
+        self.twin = Twin(head, self.scale, (size, -(-size // 32)), config, self._unpack, seed)
+
+    def stream(self, x: Array) -> Array:
+        """Return features as stream integers."""
+        return np.clip(np.rint(x / self.scale), -32768, 32767).astype(np.int64)
+
+    def learn(self, x: Array, y: Array) -> None:
+        self.twin.begin()
+        for latent, label in zip(self.levels.pack(x), y, strict=True):
+            self.twin.add(latent, int(label))
+        while self.twin.step() == MORE:
+            pass
+        self.twin.end()
+
+    def scores(self, x: Array) -> Array:
+        return masked(self.twin.scores(self.stream(x)), self.twin.past > 0)
+
+    def _unpack(self, latents: Array) -> Array:
+        bits = np.unpackbits(latents.astype("<u4").view(np.uint8), axis=1, bitorder="little")
+        below = bits[:, : len(self.levels.threshold)].astype(np.int64)
+        return np.take_along_axis(self.stream_levels, below, axis=0)
