@@ -47,7 +47,9 @@ def _literal(value: int, dtype: str) -> str:
     if dtype == "uint32":
         return f"0x{value:08X}u"
     if dtype == "int64":
-        return "INT64_MIN" if value == -(2**63) else f"INT64_C({value})" if abs(value) >= 2**31 else str(value)
+        return (
+            "INT64_MIN" if value == -(2**63) else f"INT64_C({value})" if abs(value) >= 2**31 else str(value)
+        )
     return "INT32_MIN" if value == -(2**31) else str(value)
 
 

@@ -45,17 +45,27 @@ def make_view(view: ModelView, target: Target, learning: bool) -> MakeView:
         library += [f"{view.name}_learn.c", *(f"bnn/learn/{path.name}" for path in sorted(learn.glob("*.c")))]
     script = facts["linker_script"] or ""
     return MakeView(
-        cc=facts["cc"], ar=_binutil(facts["cc"], "ar"), objcopy=facts["objcopy"] or "",
-        cflags=" ".join(facts["cflags"]), ldflags=" ".join(facts["ldflags"]), libs=" ".join(facts["libs"]),
-        linker_script=script, library_sources=tuple(library),
+        cc=facts["cc"],
+        ar=_binutil(facts["cc"], "ar"),
+        objcopy=facts["objcopy"] or "",
+        cflags=" ".join(facts["cflags"]),
+        ldflags=" ".join(facts["ldflags"]),
+        libs=" ".join(facts["libs"]),
+        linker_script=script,
+        library_sources=tuple(library),
         program_sources=("main.c", *(f"bnn/{path}" for path in facts["port_sources"])),
-        programs=tuple(_program(f"{view.name}{suffix}", f"bnn/{source}") for suffix, source in facts["programs"]))
+        programs=tuple(
+            _program(f"{view.name}{suffix}", f"bnn/{source}") for suffix, source in facts["programs"]
+        ),
+    )
 
 
 def _program(name: str, source: str) -> ProgramView:
     raw = name.endswith(".elf")
     stem = name.removesuffix(".elf")
-    return ProgramView(name, source, f"{source.rsplit('.', 1)[0]}.o", (f"{stem}.bin", f"{stem}.hex") if raw else ())
+    return ProgramView(
+        name, source, f"{source.rsplit('.', 1)[0]}.o", (f"{stem}.bin", f"{stem}.hex") if raw else ()
+    )
 
 
 def _binutil(cc: str, tool: str) -> str:

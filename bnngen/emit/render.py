@@ -21,12 +21,16 @@ from bnngen.targets import Target
 
 RUNTIME_FILES = (".h", ".c", ".S")
 MODEL_TEMPLATES = {
-    "model.h.j2": "{m}.h", "model.c.j2": "{m}.c", "weights.h.j2": "{m}_weights.h", "weights.c.j2": "{m}_weights.c",
+    "model.h.j2": "{m}.h",
+    "model.c.j2": "{m}.c",
+    "weights.h.j2": "{m}_weights.h",
+    "weights.c.j2": "{m}_weights.c",
 }
 
 
-def emit_project(program: Program, plan: Plan, learning: LearningProgram | None, target: Target,
-                 directory: Path) -> Path:
+def emit_project(
+    program: Program, plan: Plan, learning: LearningProgram | None, target: Target, directory: Path
+) -> Path:
     """Write the project to `directory`, replacing what was there, and return it.
 
     It is written beside and renamed when complete, so an interrupted run leaves the old project or none.
@@ -45,17 +49,23 @@ def emit_project(program: Program, plan: Plan, learning: LearningProgram | None,
     return directory
 
 
-def render_files(program: Program, plan: Plan, learning: LearningProgram | None, target: Target) -> dict[str, str]:
+def render_files(
+    program: Program, plan: Plan, learning: LearningProgram | None, target: Target
+) -> dict[str, str]:
     """Return every generated file, name -> text. The runtime, which is copied as it is, is not among them."""
     env, m = environment(), program.name
     view = model_view(program, plan, target.name)
-    files = {name.format(m=m): env.get_template(template).render(v=view) for template, name in MODEL_TEMPLATES.items()}
+    files = {
+        name.format(m=m): env.get_template(template).render(v=view)
+        for template, name in MODEL_TEMPLATES.items()
+    }
     if learning is not None:
         learned = learn_view(m, learning, plan.learn_offsets(), RUNTIME_ABI)
         for template, name in LEARN_TEMPLATES.items():
             files[name.format(m=m)] = env.get_template(template).render(v=learned)
     files["main.c"] = env.get_template("main.c.j2").render(
-        m=m, M=m.upper(), has_latent=view.has_latent, has_learn=learning is not None)
+        m=m, M=m.upper(), has_latent=view.has_latent, has_learn=learning is not None
+    )
     memory = target.memory_view()
     if memory is not None:
         files["memory.ld"] = env.get_template("memory.ld.j2").render(memory)
@@ -70,8 +80,13 @@ def render_files(program: Program, plan: Plan, learning: LearningProgram | None,
 def environment() -> jinja2.Environment:
     """Return the one Jinja environment: undefined names are errors."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resources.templates()), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
+        loader=jinja2.FileSystemLoader(resources.templates()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
 
 
 def manifest(program: Program, plan: Plan, view: ModelView) -> str:
@@ -80,20 +95,39 @@ def manifest(program: Program, plan: Plan, view: ModelView) -> str:
     for number, call in enumerate(program.inference()):
         value = program.values.get(call.write)
         dtype, shape = (value.dtype, value.shape) if value else ("s32", (view.classes,))
-        steps.append({
-            "number": number, "layer": call.layer, "kernel": f"{call.kernel}_{call.variant}", "title": title(call),
-            "tensor": call.tensor, "dtype": dtype, "shape": list(shape), "bytes": value_bytes(dtype, tuple(shape)),
-        })
+        steps.append(
+            {
+                "number": number,
+                "layer": call.layer,
+                "kernel": f"{call.kernel}_{call.variant}",
+                "title": title(call),
+                "tensor": call.tensor,
+                "dtype": dtype,
+                "shape": list(shape),
+                "bytes": value_bytes(dtype, tuple(shape)),
+            }
+        )
     data = {
-        "bnngen": __version__, "abi": view.abi, "model": view.name, "target": view.target, "hash": view.model_hash,
-        "classes": list(program.classes), "trained_classes": list(program.trained_classes),
+        "bnngen": __version__,
+        "abi": view.abi,
+        "model": view.name,
+        "target": view.target,
+        "hash": view.model_hash,
+        "classes": list(program.classes),
+        "trained_classes": list(program.trained_classes),
         "image": {"shape": list(program.image), "bytes": view.image_bytes},
-        "arena_bytes": plan.arena_bytes, "inference_peak_bytes": plan.inference_peak_bytes,
-        "const_bytes": program.const_bytes, "latent_words": view.latent_words, "cut": program.cut,
+        "arena_bytes": plan.arena_bytes,
+        "inference_peak_bytes": plan.inference_peak_bytes,
+        "const_bytes": program.const_bytes,
+        "latent_words": view.latent_words,
+        "cut": program.cut,
         "features": {"tensor": program.features, "count": view.features, "type": view.features_type},
-        "capacity": program.capacity, "steps": steps,
+        "capacity": program.capacity,
+        "steps": steps,
         "segments": {name: len(calls) for name, calls in program.segments.items()},
-        "buffers": [{"name": b.name, "kind": b.kind, "offset": b.offset, "bytes": b.bytes} for b in plan.buffers],
+        "buffers": [
+            {"name": b.name, "kind": b.kind, "offset": b.offset, "bytes": b.bytes} for b in plan.buffers
+        ],
     }
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
 

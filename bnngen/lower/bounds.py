@@ -34,7 +34,10 @@ def tensor_ranges(graph: ir.Graph, unpack: ir.Unpack | None = None) -> dict[str,
         if unpack is not None and node.output == unpack.output:
             both = (unpack.low, unpack.high)
             lo, hi = ranges[node.output]
-            ranges[node.output] = (min(lo, *(int(v.min()) for v in both)), max(hi, *(int(v.max()) for v in both)))
+            ranges[node.output] = (
+                min(lo, *(int(v.min()) for v in both)),
+                max(hi, *(int(v.max()) for v in both)),
+            )
     return ranges
 
 
@@ -51,7 +54,9 @@ def _output_range(graph: ir.Graph, node: ir.Node, ranges: dict[str, Range]) -> R
     return (-1, 1) if dtype == ir.BITS else ir.TYPE_RANGE[dtype]
 
 
-def dot_range(node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarray | None = None) -> list[Range]:
+def dot_range(
+    node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarray | None = None
+) -> list[Range]:
     """Return, per output channel, the range of every partial sum of weights * inputs (+ bias).
 
     weights: integers, output channel last. Raises ModelError when int32 is not enough.
@@ -113,8 +118,12 @@ def lower_affine(node: ir.Node, affine: ir.Affine, channels: int, acc: list[Rang
     narrow = shift <= 31 and _fits(INT32, mult, bias, clamped)
     if not narrow and not _fits(INT64, mult, bias, clamped):
         raise ModelError("the scale of this layer does not fit 64-bit arithmetic", where=f"layer {node.name}")
-    lowered = replace(affine, mult=np.array(mult, np.int32),
-                      bias=np.array(bias, np.int32 if narrow else np.int64), shift=shift)
+    lowered = replace(
+        affine,
+        mult=np.array(mult, np.int32),
+        bias=np.array(bias, np.int32 if narrow else np.int64),
+        shift=shift,
+    )
     return LoweredAffine(lowered, narrow)
 
 

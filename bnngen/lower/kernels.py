@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnngen.lower import pack
-from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, PoolShape, Shape
+from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, PoolShape, Shape, words
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,21 @@ class Kernel:
         return next(variant for variant in self.variants if variant.name == name)
 
 
+def ungrouped(s: ConvShape) -> bool:
+    """Every output channel reads every input channel."""
+    return s.groups == 1
+
+
+def window_elements(s: ConvShape) -> int:
+    """Stream values of a window, filled up to a multiple of 4."""
+    return pack.round_up(s.k_h * s.k_w * s.in_c, 4)
+
+
+def window_words(s: ConvShape) -> int:
+    """32-bit words of a packed window."""
+    return s.k_h * s.k_w * words(s.in_c)
+
+
 AFFINE = ("const bnn_affine *", "affine")
 LEVEL = ("const int32_t *", "level")
 SCRATCH = ("void *", "scratch")
@@ -58,30 +73,66 @@ BITS_IN, BITS_OUT = ("const uint32_t *", "in"), ("uint32_t *", "out")
 INT8_W, BITS_W = ("const int8_t *", "w"), ("const uint32_t *", "w")
 
 REF = Variant("ref")
-CONV_REF = Variant("ref", pack=pack.filters_first)
-BCONV_REF = Variant("ref", pack=pack.binary_filters)
+DENSE_REF = Variant("ref", pack=pack.filters_first)
 
-CONV_VARIANTS = (CONV_REF,)
-BCONV_VARIANTS = (BCONV_REF,)
+# Variants of both kernels of a header: with affine epilogue and with threshold.
+CONV_VARIANTS = (
+    Variant("neon", frozenset({"neon"}), ungrouped, pack.octets, lambda s: 4 * 2 * window_elements(s)),
+    Variant("cm4", frozenset({"dsp"}), ungrouped, pack.smlad_pairs, lambda s: 2 * window_elements(s)),
+    Variant("ref", pack=pack.filters_first),
+)
+BCONV_VARIANTS = (
+    Variant(
+        "neon", frozenset({"neon"}), ungrouped, pack.binary_quads, lambda s: 5 * 16 * -(-window_words(s) // 4)
+    ),
+    Variant("cm4", frozenset({"cm4"}), ungrouped, pack.binary_filters, lambda s: 4 * window_words(s)),
+    Variant("x64", frozenset({"x64"}), ungrouped, pack.binary_filters, lambda s: 4 * window_words(s)),
+    Variant("ref", pack=pack.binary_filters),
+)
 
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
-        Kernel("conv2d", "conv2d", ConvShape, (STREAM_IN, INT8_W, AFFINE, STREAM_OUT, SCRATCH), CONV_VARIANTS),
-        Kernel("conv2d_sign", "conv2d", ConvShape, (STREAM_IN, INT8_W, LEVEL, BITS_OUT, SCRATCH), CONV_VARIANTS),
-        Kernel("bconv2d", "bconv2d", ConvShape, (BITS_IN, BITS_W, AFFINE, STREAM_OUT, SCRATCH), BCONV_VARIANTS),
-        Kernel("bconv2d_sign", "bconv2d", ConvShape, (BITS_IN, BITS_W, LEVEL, BITS_OUT, SCRATCH), BCONV_VARIANTS),
+        Kernel(
+            "conv2d", "conv2d", ConvShape, (STREAM_IN, INT8_W, AFFINE, STREAM_OUT, SCRATCH), CONV_VARIANTS
+        ),
+        Kernel(
+            "conv2d_sign", "conv2d", ConvShape, (STREAM_IN, INT8_W, LEVEL, BITS_OUT, SCRATCH), CONV_VARIANTS
+        ),
+        Kernel(
+            "bconv2d", "bconv2d", ConvShape, (BITS_IN, BITS_W, AFFINE, STREAM_OUT, SCRATCH), BCONV_VARIANTS
+        ),
+        Kernel(
+            "bconv2d_sign", "bconv2d", ConvShape, (BITS_IN, BITS_W, LEVEL, BITS_OUT, SCRATCH), BCONV_VARIANTS
+        ),
         Kernel("quantize_input", "map", MapShape, (("const uint8_t *", "in"), AFFINE, STREAM_OUT), (REF,)),
         Kernel("requantize", "map", MapShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
-        Kernel("binarize", "map", MapShape, (STREAM_IN, LEVEL, ("const uint32_t *", "flip"), BITS_OUT), (REF,)),
-        Kernel("unpack", "map", MapShape,
-               (BITS_IN, ("const int16_t *", "low"), ("const int16_t *", "high"), STREAM_OUT), (REF,)),
-        Kernel("add", "map", MapShape,
-               (("const void *", "a"), ("const void *", "b"), ("int32_t", "lo"), ("int32_t", "hi"), STREAM_OUT), (REF,)),
+        Kernel(
+            "binarize", "map", MapShape, (STREAM_IN, LEVEL, ("const uint32_t *", "flip"), BITS_OUT), (REF,)
+        ),
+        Kernel(
+            "unpack",
+            "map",
+            MapShape,
+            (BITS_IN, ("const int16_t *", "low"), ("const int16_t *", "high"), STREAM_OUT),
+            (REF,),
+        ),
+        Kernel(
+            "add",
+            "map",
+            MapShape,
+            (("const void *", "a"), ("const void *", "b"), ("int32_t", "lo"), ("int32_t", "hi"), STREAM_OUT),
+            (REF,),
+        ),
         Kernel("maxpool", "pool", PoolShape, (STREAM_IN, STREAM_OUT), (REF,)),
         Kernel("bmaxpool", "pool", PoolShape, (BITS_IN, BITS_OUT), (REF,)),
         Kernel("avgpool", "pool", PoolShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
-        Kernel("dense", "dense", DenseShape, (STREAM_IN, INT8_W, ("const int32_t *", "bias"), ("int32_t *", "scores")),
-               (CONV_REF,)),
+        Kernel(
+            "dense",
+            "dense",
+            DenseShape,
+            (STREAM_IN, INT8_W, ("const int32_t *", "bias"), ("int32_t *", "scores")),
+            (DENSE_REF,),
+        ),
     )
 }

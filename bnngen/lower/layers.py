@@ -46,7 +46,9 @@ class Lowering:
 
     def arg(self, tensor: str) -> Arg:
         """Return the argument that points at a tensor."""
-        return Arg(special, special) if (special := self.special(tensor)) else Arg("tensor", self.root(tensor))
+        return (
+            Arg(special, special) if (special := self.special(tensor)) else Arg("tensor", self.root(tensor))
+        )
 
     def special(self, tensor: str) -> str | None:
         """Name of the caller's pointer behind a tensor, if it is one."""
@@ -68,8 +70,9 @@ class Lowering:
         a = lowered.affine
         mult, bias = self.const(layer, "mult", a.mult), self.const(layer, "bias", a.bias)
         name = mult.name.replace("_mult", "_affine")
-        self.affines.append(AffineConst(name, mult.name, bias.name, lowered.narrow, a.shift, a.lo, a.hi,
-                                        a.acc_lo, a.acc_hi))
+        self.affines.append(
+            AffineConst(name, mult.name, bias.name, lowered.narrow, a.shift, a.lo, a.hi, a.acc_lo, a.acc_hi)
+        )
         return Arg("affine", name)
 
 
@@ -103,8 +106,18 @@ def _finish(ctx: Lowering, call: _Call, args: list[Arg]) -> KernelCall:
     assert len(args) == len(kernel.params), (call.kernel, args)
     reads = tuple(ctx.special(name) or ctx.root(name) for name in node.inputs)
     write = ctx.special(node.output) or ctx.root(node.output)
-    return KernelCall(node.name, node.output, call.kernel, variant.name, call.shape, tuple(args), reads, write, scratch,
-                      call.in_place)
+    return KernelCall(
+        node.name,
+        node.output,
+        call.kernel,
+        variant.name,
+        call.shape,
+        tuple(args),
+        reads,
+        write,
+        scratch,
+        call.in_place,
+    )
 
 
 def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
@@ -132,7 +145,9 @@ def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
     return _finish(ctx, call, [*args, ctx.arg(node.output)])
 
 
-def _without_flip(node: ir.Node, weights: np.ndarray, threshold: ir.Threshold) -> tuple[np.ndarray, list[int]]:
+def _without_flip(
+    node: ir.Node, weights: np.ndarray, threshold: ir.Threshold
+) -> tuple[np.ndarray, list[int]]:
     """Negate the filters of flipped channels: acc >= level is -acc < 1 - level."""
     flip = np.broadcast_to(threshold.flip, (weights.shape[-1],)).astype(bool)
     level = [int(v) for v in np.broadcast_to(threshold.level, flip.shape)]
@@ -145,9 +160,18 @@ def _without_flip(node: ir.Node, weights: np.ndarray, threshold: ir.Threshold) -
 def _conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, narrow: bool) -> ConvShape:
     source, out, window = ctx.tensors[node.inputs[0]], ctx.tensors[node.output], node.window
     return ConvShape(
-        *_map_dims(node, source), *_map_dims(node, out), *window.kernel, *window.stride, *window.pads[:2],
-        *window.dilation, node.groups, getattr(node, "pad_value", 0), ctx.type_code(source.name),
-        ctx.type_code(out.name), int(narrow))
+        *_map_dims(node, source),
+        *_map_dims(node, out),
+        *window.kernel,
+        *window.stride,
+        *window.pads[:2],
+        *window.dilation,
+        node.groups,
+        getattr(node, "pad_value", 0),
+        ctx.type_code(source.name),
+        ctx.type_code(out.name),
+        int(narrow),
+    )
 
 
 def _map_dims(node: ir.Node, tensor: ir.Tensor) -> tuple[int, int, int]:
@@ -174,8 +198,20 @@ def _pool_shape(ctx: Lowering, node: ir.Node, window: ir.Window, narrow: bool = 
         for step in range(n_out):
             if not any(0 <= step * window.stride[axis] + tap < size for tap in first):
                 raise ModelError("a pooling window lies wholly in the padding", where=f"layer {node.name}")
-    return PoolShape(in_h, in_w, channels, out_h, out_w, *window.kernel, *window.stride, *window.pads[:2],
-                     *window.dilation, ctx.type_code(source.name), ctx.type_code(out.name), int(narrow))
+    return PoolShape(
+        in_h,
+        in_w,
+        channels,
+        out_h,
+        out_w,
+        *window.kernel,
+        *window.stride,
+        *window.pads[:2],
+        *window.dilation,
+        ctx.type_code(source.name),
+        ctx.type_code(out.name),
+        int(narrow),
+    )
 
 
 def lower_maxpool(ctx: Lowering, node: ir.MaxPool) -> KernelCall:
@@ -190,8 +226,11 @@ def lower_avgpool(ctx: Lowering, node: ir.AveragePool | ir.GlobalAveragePool) ->
     height, width, channels = _map_dims(node, ctx.tensors[node.inputs[0]])
     window = node.window if isinstance(node, ir.AveragePool) else ir.Window((height, width))
     if any(window.pads):
-        raise ModelError("average pooling with padding is not supported", where=f"layer {node.name}",
-                         fix='use padding="valid"')
+        raise ModelError(
+            "average pooling with padding is not supported",
+            where=f"layer {node.name}",
+            fix='use padding="valid"',
+        )
     acc = bounds.sum_range(node, int(np.prod(window.kernel)), channels, ctx.ranges[node.inputs[0]])
     lowered = bounds.lower_affine(node, node.epilogue, channels, acc)
     call = _Call(node, "avgpool", _pool_shape(ctx, node, window, lowered.narrow))
@@ -205,8 +244,12 @@ def lower_requantize(ctx: Lowering, node: ir.QuantizeInput | ir.Requantize) -> K
     pixels = isinstance(node, ir.QuantizeInput)
     in_type = TYPE_CODE[ir.S8] if pixels else ctx.type_code(node.inputs[0])
     shape = _map_shape(ctx, node, in_type, lowered.narrow)
-    call = _Call(node, "quantize_input" if pixels else "requantize", shape,
-                 in_place=not pixels and shape.in_type == shape.out_type)
+    call = _Call(
+        node,
+        "quantize_input" if pixels else "requantize",
+        shape,
+        in_place=not pixels and shape.in_type == shape.out_type,
+    )
     return _finish(ctx, call, [ctx.arg(node.inputs[0]), ctx.affine(node.name, lowered), ctx.arg(node.output)])
 
 
@@ -216,7 +259,10 @@ def lower_binarize(ctx: Lowering, node: ir.Binarize) -> KernelCall:
     level = np.broadcast_to(node.epilogue.level, (channels,)).astype(np.int32)
     flip = np.broadcast_to(node.epilogue.flip, (channels,)).astype(bool)
     call = _Call(node, "binarize", _map_shape(ctx, node, ctx.type_code(node.inputs[0])))
-    consts = [ctx.const(node.name, "level", level), ctx.const(node.name, "flip", pack_bits(np.where(flip, -1, 1)))]
+    consts = [
+        ctx.const(node.name, "level", level),
+        ctx.const(node.name, "flip", pack_bits(np.where(flip, -1, 1))),
+    ]
     return _finish(ctx, call, [ctx.arg(node.inputs[0]), *consts, ctx.arg(node.output)])
 
 
@@ -224,8 +270,10 @@ def lower_unpack(ctx: Lowering, node: ir.Unpack) -> KernelCall:
     """Unpack: the two values of a channel, as int16."""
     channels = ctx.tensors[node.output].channels
     call = _Call(node, "unpack", _map_shape(ctx, node, TYPE_CODE[ir.BITS]))
-    values = [ctx.const(node.name, kind, np.broadcast_to(array, (channels,)).astype(np.int16))
-              for kind, array in (("low", node.low), ("high", node.high))]
+    values = [
+        ctx.const(node.name, kind, np.broadcast_to(array, (channels,)).astype(np.int16))
+        for kind, array in (("low", node.low), ("high", node.high))
+    ]
     return _finish(ctx, call, [ctx.arg(node.inputs[0]), *values, ctx.arg(node.output)])
 
 
@@ -240,9 +288,14 @@ def lower_add(ctx: Lowering, node: ir.Add) -> KernelCall:
 def lower_dense(ctx: Lowering, node: ir.Dense) -> KernelCall:
     """The classifier: int32 scores."""
     if node.output != ctx.graph.output:
-        raise ModelError("a dense layer that does not give the scores is not supported", where=f"layer {node.name}",
-                         fix="replace it by a 1x1 convolution")
-    bias = np.zeros(node.weights.shape[-1], np.int32) if node.bias is None else np.asarray(node.bias, np.int32)
+        raise ModelError(
+            "a dense layer that does not give the scores is not supported",
+            where=f"layer {node.name}",
+            fix="replace it by a 1x1 convolution",
+        )
+    bias = (
+        np.zeros(node.weights.shape[-1], np.int32) if node.bias is None else np.asarray(node.bias, np.int32)
+    )
     bounds.dot_range(node, node.weights, ctx.ranges[node.inputs[0]], bias)
     shape = DenseShape(*node.weights.shape, ctx.type_code(node.inputs[0]))
     args = [ctx.arg(node.inputs[0]), ctx.const(node.name, "b", bias), ctx.arg(node.output)]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the learning runtime is generated from: its options, its fixed-point constants, its buffers.
 
-Every constant is computed in exact rational arithmetic from the model's metadata (docs/numerics.md, section 5). The
-NumPy twin (continual/twin.py) computes the same values on its own; nothing here is shared with it but the options.
+Every constant is computed in exact rational arithmetic from the model's metadata (docs/numerics.md,
+section 5). The NumPy twin (continual/twin.py) computes the same values on its own; nothing here is shared
+with it but the options.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class LearnConfig:
     """Options of the learned head (docs/numerics.md, section 5; lr in real units).
 
     capacity: most classes; None takes the model's. new_per_batch: of `batch` samples, how many are new once
-    there is something to replay; 0: in proportion to the classes. buffer, replay: slots for latents of the present and of past experiences.
+    there is something to replay; 0: in proportion to the classes. buffer, replay: slots for latents of the
+    present and of past experiences.
     """
 
     capacity: int | None = None
@@ -41,7 +43,7 @@ class LearnConfig:
 
 @dataclass(frozen=True)
 class LearningProgram:
-    """The constants of `bnn_learn_config`, in its order and under its names, and the options they came from."""
+    """The constants of `bnn_learn_config` under its names, and the options they came from."""
 
     config: LearnConfig
     features: int
@@ -106,13 +108,14 @@ def check_options(config: LearnConfig, capacity: int, features: int) -> None:
         (2 <= capacity <= 16384, "--capacity", capacity, "a head has 2 to 16384 classes"),
         (1 <= config.replay <= 65535, "--replay", config.replay, slots),
         (1 <= config.buffer <= 65535, "--buffer", config.buffer, slots),
-        (1 <= config.batch <= 256, "--batch", config.batch, "the gradient of a minibatch is summed in 32 bits"),
+        (1 <= config.batch <= 256, "--batch", config.batch, "a minibatch has 1 to 256 samples"),
         (0 <= config.new_per_batch <= config.batch, "--new-per-batch", config.new_per_batch,
          f"it is a part of the minibatch of {config.batch}"),
-        (1 <= config.epochs <= 1000, "--epochs", config.epochs, "an experience is trained for 1 to 1000 epochs"),
+        (1 <= config.epochs <= 1000, "--epochs", config.epochs, "an experience has 1 to 1000 epochs"),
         (0 < config.lr < float("inf"), "--lr", config.lr, "a step needs a positive, finite length"),
         (config.policy in POLICIES, "--policy", config.policy, f"known policies: {', '.join(POLICIES)}"),
-        (p_max * g_max * config.batch < INT32_END, "--batch", config.batch, "the gradient would leave 32 bits"),
+        (p_max * g_max * config.batch < INT32_END, "--batch", config.batch,
+         "the gradient of a minibatch is summed in 32 bits"),
         (features * p_max * w_max < INT32_END, "--q-f", config.q_f,
          f"the sum over {features} features would leave 32 bits"),
     ]
@@ -123,11 +126,11 @@ def check_options(config: LearnConfig, capacity: int, features: int) -> None:
 
 
 def learn_buffers(program: LearningProgram) -> list[tuple[str, int, int, str]]:
-    """Return (name, bytes, alignment, kind) of every buffer of `bnn_learn_memory`, in its order, and of `latent`.
+    """Return (name, bytes, alignment, kind) of every buffer of `bnn_learn_memory`, and of `latent`.
 
-    kind "persistent" keeps its contents between all calls. kind "learn_step" is used only while an image is
-    learned or scored: it may share bytes with nothing that unpack, tail or the feature tensor need, but with
-    buffers that only `front` uses.
+    kind "persistent" keeps its contents between all calls. "learn_step" is used only while an image is added,
+    learned or scored: it may share bytes with buffers that only `front` uses, but not with what pack, unpack
+    or tail touch, nor with the feature tensor.
     """
     config, weights = program.config, program.capacity * program.features
     latent = 4 * program.latent_words

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the templates of the generated learning files need, ready to print. The emitter fills it from the plan."""
+"""What the templates of the generated learning files need, ready to print."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LearnView:
 
 
 def learn_view(m: str, learning: LearningProgram, offsets: Mapping[str, int], abi: int = 1) -> LearnView:
-    """Return the view for the model with C name `m`; offsets: arena offset of each of `learn_buffers`, by name."""
+    """Return the view for the model with C name `m`. offsets: in the arena, of each of `learn_buffers`."""
     names = [name for name, *_ in learn_buffers(learning) if name != "latent"]
     pointers = tuple(LearnPointer(name, POINTER_TYPES[name], offsets[name]) for name in names)
     return LearnView(m, m.upper(), abi, learning.capacity, _settings(learning), pointers, offsets["latent"])
@@ -61,7 +61,8 @@ def _settings(learning: LearningProgram) -> tuple[tuple[str, str], ...]:
         ("latent_words", f"{learning.latent_words}u"), ("replay_slots", f"{config.replay}u"),
         ("buffer_slots", f"{config.buffer}u"), ("batch", f"{config.batch}u"),
         ("new_per_batch", f"{config.new_per_batch}u"), ("epochs", f"{config.epochs}u"),
-        ("stream_type", f"BNN_{learning.stream_type.upper()}"), ("policy", f"{POLICIES.index(config.policy)}u"),
+        ("stream_type", f"BNN_{learning.stream_type.upper()}"),
+        ("policy", f"{POLICIES.index(config.policy)}u"),
     ]
     unsigned = {"t_mult"}
     return (*head, *((name, f"{getattr(learning, name)}{'u' * (name in unsigned)}") for name in CONSTANTS))

@@ -12,8 +12,12 @@ from bnngen.lower.program import INFERENCE, KernelCall, Program, Value, graph_ha
 LatentNodes = tuple[ir.Binarize, ir.Unpack]
 
 
-def lower(graph: ir.Graph, target_features: frozenset[str] = frozenset(), kernels: str = "auto",
-          latent: LatentNodes | None = None) -> Program:
+def lower(
+    graph: ir.Graph,
+    target_features: frozenset[str] = frozenset(),
+    kernels: str = "auto",
+    latent: LatentNodes | None = None,
+) -> Program:
     """Lower an integer graph for a target.
 
     target_features: from the target's description. kernels: "auto" or "ref". latent: the nodes that pack the
@@ -24,8 +28,13 @@ def lower(graph: ir.Graph, target_features: frozenset[str] = frozenset(), kernel
     if not ir.is_integer(graph):
         raise ModelError("the graph still has float tensors: run the passes first")
     _check_output(graph)
-    ctx = Lowering(graph, target_features, kernels, tensor_ranges(graph, latent[1] if latent else None),
-                   dict(graph.tensors))
+    ctx = Lowering(
+        graph,
+        target_features,
+        kernels,
+        tensor_ranges(graph, latent[1] if latent else None),
+        dict(graph.tensors),
+    )
     if latent is not None:
         cut_tensor = graph.tensors[latent[0].inputs[0]]
         ctx.tensors["latent"] = ir.Tensor("latent", cut_tensor.shape, ir.BITS)
@@ -36,10 +45,19 @@ def lower(graph: ir.Graph, target_features: frozenset[str] = frozenset(), kernel
     _check_crossings(graph, parts, ctx, cut)
     head = graph.meta.head
     return Program(
-        name=c_name(graph.meta.name), model_hash=graph_hash(graph), classes=graph.meta.classes,
-        trained_classes=graph.meta.trained_classes, image=graph.tensors[graph.input].shape, segments=segments,
-        values=_values(ctx, segments, keep={features}), consts=tuple(ctx.consts), affines=tuple(ctx.affines),
-        cut=cut, features=features, capacity=head.capacity if head else 0)
+        name=c_name(graph.meta.name),
+        model_hash=graph_hash(graph),
+        classes=graph.meta.classes,
+        trained_classes=graph.meta.trained_classes,
+        image=graph.tensors[graph.input].shape,
+        segments=segments,
+        values=_values(ctx, segments, keep={features}),
+        consts=tuple(ctx.consts),
+        affines=tuple(ctx.affines),
+        cut=cut,
+        features=features,
+        capacity=head.capacity if head else 0,
+    )
 
 
 def split(graph: ir.Graph, latent: LatentNodes | None) -> dict[str, list[ir.Node]]:
@@ -53,8 +71,11 @@ def split(graph: ir.Graph, latent: LatentNodes | None) -> dict[str, list[ir.Node
     features_end = _position(graph, head.tensor) + 1 if head else len(nodes) - 1
     cut_end = _position(graph, latent[0].inputs[0]) + 1 if latent else features_end
     if cut_end > features_end:
-        raise ModelError("the latent cut lies behind the feature tensor", where=f"tensor {nodes[cut_end - 1].output}",
-                         fix="cut at the feature tensor or before it")
+        raise ModelError(
+            "the latent cut lies behind the feature tensor",
+            where=f"tensor {nodes[cut_end - 1].output}",
+            fix="cut at the feature tensor or before it",
+        )
     return {
         "front": nodes[:cut_end],
         "tail": nodes[cut_end:features_end],
@@ -80,8 +101,11 @@ def _features(graph: ir.Graph, parts: dict[str, list[ir.Node]]) -> str:
 def _check_output(graph: ir.Graph) -> None:
     last = graph.nodes[-1]
     if not isinstance(last, ir.Dense) or last.output != graph.output:
-        raise ModelError("the model does not end in a dense layer", where=f"layer {last.name}",
-                         why="scores are the int32 accumulators of a dense layer")
+        raise ModelError(
+            "the model does not end in a dense layer",
+            where=f"layer {last.name}",
+            why="scores are the int32 accumulators of a dense layer",
+        )
 
 
 def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
@@ -90,8 +114,11 @@ def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
         if isinstance(node, ir.Flatten):
             source = ctx.tensors[node.inputs[0]]
             if source.dtype == ir.BITS and len(source.shape) == 3 and source.channels % 32:
-                raise ModelError("a binary map is flattened whose channels do not fill words", where=f"layer {node.name}",
-                                 fix="use a multiple of 32 channels")
+                raise ModelError(
+                    "a binary map is flattened whose channels do not fill words",
+                    where=f"layer {node.name}",
+                    fix="use a multiple of 32 channels",
+                )
             ctx.alias[node.output] = ctx.root(node.inputs[0])
             continue
         if type(node) not in LOWERINGS:
@@ -100,7 +127,9 @@ def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
     return calls
 
 
-def _check_crossings(graph: ir.Graph, parts: dict[str, list[ir.Node]], ctx: Lowering, cut: str | None) -> None:
+def _check_crossings(
+    graph: ir.Graph, parts: dict[str, list[ir.Node]], ctx: Lowering, cut: str | None
+) -> None:
     """Only the cut tensor may go from front to tail: learning rebuilds that one alone."""
     if cut is None:
         return
@@ -108,9 +137,12 @@ def _check_crossings(graph: ir.Graph, parts: dict[str, list[ir.Node]], ctx: Lowe
     for node in parts["tail"]:
         for name in node.inputs:
             if ctx.root(name) in front - {cut}:
-                raise ModelError(f"tensor {name} goes around the latent cut", where=f"layer {node.name}",
-                                 why="learning rebuilds only the tensor at the cut",
-                                 fix="cut where the whole network goes through one tensor, such as behind an addition")
+                raise ModelError(
+                    f"tensor {name} goes around the latent cut",
+                    where=f"layer {node.name}",
+                    why="learning rebuilds only the tensor at the cut",
+                    fix="cut where the whole network goes through one tensor, such as behind an addition",
+                )
 
 
 def _values(ctx: Lowering, segments: dict[str, tuple[KernelCall, ...]], keep: set[str]) -> dict[str, Value]:

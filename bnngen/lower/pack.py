@@ -33,3 +33,36 @@ def filters_first(weights: Array) -> Array:
 def binary_filters(weights: Array) -> Array:
     """+1/-1 [k_h, k_w, c_in, c_out] -> uint32 [c_out, k_h, k_w, words]: the order of bconv2d_ref."""
     return pack_bits(filters_first(weights))
+
+
+def binary_quads(weights: Array) -> Array:
+    """The order of bconv2d_neon: uint32 [c_out / 4][blocks][4 channels][4 words], filled up with zeros."""
+    filters = binary_filters(weights).reshape(weights.shape[-1], -1)
+    filters = _fill(filters, 4, 4)
+    c_out, size = filters.shape
+    return np.ascontiguousarray(filters.reshape(c_out // 4, 4, size // 4, 4).transpose(0, 2, 1, 3))
+
+
+def octets(weights: Array) -> Array:
+    """The order of conv2d_neon: int8 [c_out / 8][size][8 channels], filled up with zeros."""
+    filters = _fill(filters_first(weights).reshape(weights.shape[-1], -1), 8, 4)
+    c_out, size = filters.shape
+    return np.ascontiguousarray(filters.reshape(c_out // 8, 8, size).transpose(0, 2, 1))
+
+
+def smlad_pairs(weights: Array) -> Array:
+    """The order of conv2d_cm4: int8 [c_out / 2][size / 4][2 channels][4], filled up with zeros."""
+    filters = _fill(filters_first(weights).reshape(weights.shape[-1], -1), 2, 4)
+    c_out, size = filters.shape
+    return np.ascontiguousarray(filters.reshape(c_out // 2, 2, size // 4, 4).transpose(0, 2, 1, 3))
+
+
+def round_up(value: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is not below `value`."""
+    return -(-value // step) * step
+
+
+def _fill(matrix: Array, rows: int, columns: int) -> Array:
+    """Append zero rows and columns up to multiples of `rows` and `columns`."""
+    height, width = matrix.shape
+    return np.pad(matrix, ((0, round_up(height, rows) - height), (0, round_up(width, columns) - width)))

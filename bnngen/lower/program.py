@@ -160,7 +160,9 @@ def graph_hash(graph: ir.Graph) -> str:
     digest = hashlib.sha256(ir.to_text(graph).encode())
     for node in graph.nodes:
         _hash_fields(digest, node)
-    digest.update(repr((graph.meta.classes, graph.meta.trained_classes, graph.meta.latent, graph.meta.head)).encode())
+    digest.update(
+        repr((graph.meta.classes, graph.meta.trained_classes, graph.meta.latent, graph.meta.head)).encode()
+    )
     return digest.hexdigest()[:32]
 
 

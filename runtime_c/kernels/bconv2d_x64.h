@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bconv2d on x86-64: 64 bits per POPCNT over a gathered window. Contract: bconv2d_ref.h.
+ *
+ * Needs     groups = 1; a compiler that may emit POPCNT (x86-64-v2)
+ * w         as _ref
+ * scratch   k_h * k_w * words * 4 bytes */
+#ifndef BNN_BCONV2D_X64_H
+#define BNN_BCONV2D_X64_H
+
+#if !defined(__x86_64__) || !defined(__POPCNT__)
+#error "bconv2d_x64.h needs x86-64 with POPCNT: only targets with the feature x64 may use it"
+#endif
+
+#include "bconv2d_window.h"
+
+/* Words two by two; the last of an odd number alone. */
+BNN_INLINE int32_t bnn_x64_differ(const uint32_t *a, const uint32_t *b, int32_t n)
+{
+    int32_t differ = n % 2 != 0 ? (int32_t)__builtin_popcountll(a[n - 1] ^ b[n - 1]) : 0;
+
+    for (int32_t i = 0; i + 1 < n; i += 2) {
+        uint64_t x, y;
+        __builtin_memcpy(&x, a + i, sizeof x);
+        __builtin_memcpy(&y, b + i, sizeof y);
+        differ += (int32_t)__builtin_popcountll(x ^ y);
+    }
+    return differ;
+}
+
+BNN_INLINE void bnn_bconv2d_x64(const bnn_conv_shape *s, const uint32_t *in, const uint32_t *w,
+                                const bnn_affine *affine, void *out, void *scratch, int32_t row_begin,
+                                int32_t row_end)
+{
+    const bnn_affine a = *affine;
+
+    for (int32_t pixel = row_begin * s->out_w; pixel < row_end * s->out_w; pixel++) {
+        const bnn_pixel p = bnn_pixel_gather(s, in, pixel / s->out_w, pixel % s->out_w, scratch);
+        bnn_pixel_affine(s, &p, w, &a, out, pixel, bnn_x64_differ);
+    }
+}
+
+BNN_INLINE void bnn_bconv2d_sign_x64(const bnn_conv_shape *s, const uint32_t *in, const uint32_t *w,
+                                     const int32_t *level, uint32_t *out, void *scratch, int32_t row_begin,
+                                     int32_t row_end)
+{
+    for (int32_t pixel = row_begin * s->out_w; pixel < row_end * s->out_w; pixel++) {
+        const bnn_pixel p = bnn_pixel_gather(s, in, pixel / s->out_w, pixel % s->out_w, scratch);
+        bnn_pixel_sign(s, &p, w, level, out, pixel, bnn_x64_differ);
+    }
+}
+
+#endif
