@@ -73,14 +73,15 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
     Writes the model, a calibration sample, a log and the training curve beside it.
     """
     require_training()
-    from bnngen.report.training_curve import plot_training
-    from bnngen.train import TrainConfig
+    from bnngen.report.training_curve import draw_training_curve
+    from bnngen.train.config import TrainConfig
     from bnngen.train.trainer import train as run
 
     config = TrainConfig(backbone=name, data=data, out=out, classes=class_ids(classes), **options)
     with progress() as report:
         result = run(config, report)
-    curve = plot_training(result.log)
+    curve = out.with_suffix(".png")
+    draw_training_curve(result.log, curve, f"{name} on {data}")
     say(f"{short(result.model)}  {kib(result.model.stat().st_size)}, best epoch {result.best_epoch}")
     say(
         f"  held-out accuracy {result.val_accuracy:.2%}, test accuracy {result.test_accuracy:.2%} "

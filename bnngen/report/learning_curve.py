@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-
 
 def plot_learning(curves: Mapping[str, Sequence[float]], labels: Sequence[str], title: str, path: Path) -> Path:
     """Draw one line a curve, accuracies in [0, 1]; `labels` name the experiences. Returns `path` (PNG)."""
-    figure, axes = plt.subplots(figsize=(7.2, 4.2), dpi=120)
+    from matplotlib.figure import Figure  # late: it is slow to load, and only reports need it
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
     for name, values in curves.items():
         axes.plot(range(len(values)), [100 * value for value in values], marker="o", label=name)
     axes.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) > 6 else 0)
@@ -24,7 +22,5 @@ def plot_learning(curves: Mapping[str, Sequence[float]], labels: Sequence[str], 
     axes.grid(alpha=0.3)
     axes.set_title(title)
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
     return path
