@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keras -> model.onnx, and the check that both compute the same.
 
-    config.py    what an export is asked for and returns       exporter.py  export_model: the whole story
-    session.py   run_onnx (needs onnxruntime, no TensorFlow)   keras_model.py  load_keras, run_keras
+    exporter.py   export_model: the whole story       config.py       what it is asked for and returns
+    session.py    run_onnx, on onnxruntime alone      keras_model.py  run_keras
 
-Importing the package itself imports neither TensorFlow nor onnxruntime.
+Importing the package imports neither TensorFlow nor onnxruntime: a name brings its module along when it
+is first used, so that run_onnx works where TensorFlow is not installed.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {"export_model": "exporter", "run_keras": "keras_model", "run_onnx": "session"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from onnx import NodeProto
 
@@ -31,35 +32,47 @@ def separators(nodes: Sequence[NodeProto], constants: Iterable[str]) -> set[str]
     return found
 
 
-def choose_cut(cut: str, layers: dict[str, str], features: str | None, possible: list[str]) -> str | None:
-    """Return the tensor of the cut; None for the cut "none".
+@dataclass(frozen=True)
+class Cuttable:
+    """What a cut is chosen from.
 
-    cut: what the user asked for. layers: layer name -> tensor. features: input of the final Dense layer.
-    possible: names of layers at whose outputs a cut can be, in order. Raises ModelError.
+    layers: layer name -> tensor. real: tensors that are real-valued. possible: the layers at whose outputs a
+    cut can be, in order. features: input of the final Dense layer, None without one.
     """
+
+    layers: dict[str, str]
+    real: set[str]
+    possible: list[str]
+    features: str | None
+
+
+def choose_cut(cut: str, graph: Cuttable) -> str | None:
+    """Return the tensor of the cut that the user asked for; None for "none". Raises ModelError."""
     if cut == NO_CUT:
         return None
-    choices = f"cut at one of: {', '.join([FEATURES, *possible])}; or at nothing: {NO_CUT}"
-    if features is None:
+    if graph.features is None:
         raise ModelError(
             "the model does not end in a Dense layer on real-valued features",
             why="the learned head takes that layer's place",
             fix=f"end the model in Dense(classes), or export for inference alone: --cut {NO_CUT}",
         )
     if cut == FEATURES:
-        return features
-    if cut not in layers:
-        raise ModelError(
-            f"there is no layer {cut} to cut at",
-            why="its name is not one of the exported layers",
-            fix=choices,
-        )
-    if cut not in possible:
-        raise ModelError(
-            f"cut inside a block, or at a binary tensor: {cut}",
-            where=f"layer {cut}",
-            why="a replayed latent is all that the rest of the network sees, so every path must pass "
-            "through the cut; its values are real ones, which a threshold makes bits",
-            fix=choices,
-        )
-    return layers[cut]
+        return graph.features
+    if cut in graph.possible:
+        return graph.layers[cut]
+    raise ModelError(
+        f"the model cannot be cut at {cut}",
+        where=f"layer {cut}" if cut in graph.layers else "--cut",
+        why=_why_not(cut, graph),
+        fix=f"cut at one of: {', '.join([FEATURES, *graph.possible])}; or not at all: {NO_CUT}",
+    )
+
+
+def _why_not(cut: str, graph: Cuttable) -> str:
+    if cut not in graph.layers:
+        return "no exported layer has that name"
+    if graph.layers[cut] == spelling.OUTPUT:
+        return "behind the scores nothing is left to learn"
+    if graph.layers[cut] not in graph.real:
+        return "its output is binary already; a cut takes a real-valued tensor and makes bits of it"
+    return "it lies inside a block: a replayed latent must carry all that the rest of the network reads"

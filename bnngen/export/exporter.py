@@ -33,7 +33,7 @@ from bnngen.export.config import (
     real_images,
     sibling,
 )
-from bnngen.export.cuts import choose_cut, separators
+from bnngen.export.cuts import Cuttable, choose_cut, separators
 from bnngen.export.layers import export_layer
 from bnngen.export.site import Site
 from bnngen.frontend import spelling
@@ -55,9 +55,7 @@ def export_model(config: ExportConfig, progress: Progress) -> ExportResult:
     calibration = config.calibration or read_calibration(sibling(config.keras, ".calib.npz"))
     pixels = choose_images(calibration, info, graph.builder.shape)
     images = real_images(pixels, info)
-    constants = [tensor.name for tensor in graph.builder.initializers]
-    possible = graph.possible_cuts(separators(graph.builder.nodes, constants))
-    cut = choose_cut(config.cut, graph.tensors(), graph.features, possible)
+    cut = choose_cut(config.cut, graph.cuttable())
     capacity = head_capacity(config, info)
 
     model = graph.builder.model(info.name, len(info.trained_classes))
@@ -112,10 +110,13 @@ class ExportedGraph:
         values = [v for value in self.layers.values() for v in (value, self.builder.resolved(value))]
         return {value.tensor: value.shape for value in values}
 
-    def possible_cuts(self, separating: set[str]) -> list[str]:
-        """Return the layers whose real-valued outputs are among the separating tensors, in order."""
-        real = set(self.builder.real) - {spelling.INPUT, spelling.OUTPUT}
-        return [name for name, tensor in self.tensors().items() if tensor in separating & real]
+    def cuttable(self) -> Cuttable:
+        """Return where the graph can be cut: at layers whose real-valued outputs separate it."""
+        constants = [tensor.name for tensor in self.builder.initializers]
+        real, layers = set(self.builder.real), self.tensors()
+        chosen = (separators(self.builder.nodes, constants) & real) - {spelling.INPUT, spelling.OUTPUT}
+        possible = [name for name, tensor in layers.items() if tensor in chosen]
+        return Cuttable(layers, real, possible, self.features)
 
 
 def build_graph(model: tf.keras.Model) -> ExportedGraph:

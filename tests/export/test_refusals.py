@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot be exported: one clear error each, which names the layer or file, and no file left behind."""
+
+from __future__ import annotations
+
+import json
+
+import larq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnngen.errors import BnngenError, DataError, ModelError, UsageError
+from bnngen.export import export_model, run_keras, run_onnx
+from bnngen.export.config import Calibration, ExportConfig, read_calibration, read_info
+
+from .networks import BINARY, binary_conv, head, info_for, layers, pixels_for, silent
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def fresh_names():
+    tf.keras.backend.clear_session()
+
+
+def image(height: int | None = 6, width: int = 6, channels: int = 2) -> tf.Tensor:
+    return layers.Input((height, width, channels), name="image")
+
+
+def network(*between: tf.keras.layers.Layer, last: tuple = ()) -> tf.keras.Model:
+    x = start = image()
+    for layer in between:
+        x = layer(x)
+    return tf.keras.Model(start, head(x))
+
+
+def refuse(model: tf.keras.Model, folder, **config) -> BnngenError:
+    """Export must fail, and leave nothing."""
+    path, out = folder / "model.keras", folder / "model.onnx"
+    model.save(path)
+    values = {"calibration": Calibration(np.zeros((3, 6, 6, 2), np.uint8)), "info": info_for(), **config}
+    with pytest.raises(BnngenError) as caught:
+        export_model(ExportConfig(path, out, **values), silent)
+    assert [entry.name for entry in folder.iterdir()] == ["model.keras"]
+    assert caught.value.message and (caught.value.where or caught.value.fix)
+    return caught.value
+
+
+UNSUPPORTED = {
+    "class": (lambda: [layers.DepthwiseConv2D(3, name="bad")], "DepthwiseConv2D layers are not supported"),
+    "activation": (lambda: [layers.Conv2D(2, 3, activation="tanh", name="bad")], "activation tanh"),
+    "softmax inside": (lambda: [layers.Conv2D(2, 3, activation="softmax", name="bad")], "in the middle"),
+    "relu6": (lambda: [layers.ReLU(6.0, name="bad")], "a ReLU with a maximum"),
+    "kernel only": (
+        lambda: [larq.layers.QuantConv2D(2, 3, kernel_quantizer="ste_sign", name="bad")],
+        "only the layer's weights are binary",
+    ),
+    "input only": (
+        lambda: [larq.layers.QuantConv2D(2, 3, input_quantizer="ste_sign", name="bad")],
+        "only the layer's inputs are binary",
+    ),
+    "ternary": (
+        lambda: [larq.layers.QuantConv2D(2, 3, **{**BINARY, "kernel_quantizer": "ste_tern"}, name="bad")],
+        "kernel quantizer SteTern is not supported",
+    ),
+    "heaviside": (
+        lambda: [larq.layers.QuantConv2D(2, 3, **{**BINARY, "input_quantizer": "ste_heaviside"}, name="bad")],
+        "input quantizer SteHeaviside is not supported",
+    ),
+    "pad_values": (lambda: [binary_conv(2, 3, "bad", padding="same", pad_values=-1.0)], "pad_values = -1"),
+    "real layer padded with 1": (
+        lambda: [larq.layers.QuantConv2D(2, 3, padding="same", pad_values=1.0, name="bad")],
+        "a real-valued convolution is padded with 1",
+    ),
+    "two paddings": (
+        lambda: [layers.ZeroPadding2D(1), binary_conv(2, 3, "bad", padding="same")],
+        "the layer pads with 0, the ZeroPadding2D in front of it with 1",
+    ),
+    "padding alone": (
+        lambda: [layers.ZeroPadding2D(1), layers.ReLU(name="bad")],
+        "a ZeroPadding2D must stand",
+    ),
+    "bits into a real layer": (
+        lambda: [larq.quantizers.SteSign(), layers.AveragePooling2D(2, name="bad")],
+        "the layer reads a binary tensor",
+    ),
+    "padded average": (
+        lambda: [layers.AveragePooling2D(3, 2, padding="same", name="bad")],
+        "average pooling with padding",
+    ),
+    "batch norm over rows": (lambda: [layers.BatchNormalization(axis=1, name="bad")], "axis"),
+    "Dense on a map": (lambda: [layers.Dense(2, name="bad")], "a Dense layer on a map"),
+    "QuantDense on a pooled vector": (
+        lambda: [layers.GlobalAveragePooling2D(), larq.layers.QuantDense(3, **BINARY, name="bad")],
+        "a QuantDense layer is supported only behind Flatten",
+    ),
+    "kept axes": (lambda: [layers.GlobalAveragePooling2D(keepdims=True, name="bad")], "keepdims"),
+}
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED, ids=UNSUPPORTED.keys())
+def test_an_unsupported_layer_is_named(tmp_path, case):
+    make, message = UNSUPPORTED[case]
+    error = refuse(network(*make()), tmp_path)
+    assert isinstance(error, ModelError) and message in error.message
+    assert error.where.startswith("layer bad (") and error.fix
+
+
+def test_an_unsupported_class_lists_what_is_supported(tmp_path):
+    error = refuse(network(layers.LayerNormalization(name="bad")), tmp_path)
+    assert "QuantConv2D" in error.why and "BatchNormalization" in error.why
+
+
+def shared() -> tf.keras.Model:
+    conv, start = layers.Conv2D(2, 3, padding="same", name="twice"), image()
+    return tf.keras.Model(start, head(conv(conv(start))))
+
+
+def active_dropout() -> tf.keras.Model:
+    start = image()
+    return tf.keras.Model(start, head(layers.Dropout(0.5, name="drop")(start, training=True)))
+
+
+def two_outputs() -> tf.keras.Model:
+    start = image()
+    return tf.keras.Model(start, [layers.Flatten()(start), head(start)])
+
+
+def two_inputs() -> tf.keras.Model:
+    start, other = image(), layers.Input((6, 6, 2))
+    return tf.keras.Model([start, other], head(layers.Add()([start, other])))
+
+
+def any_height() -> tf.keras.Model:
+    start = image(height=None)
+    return tf.keras.Model(start, layers.Dense(4)(layers.GlobalAveragePooling2D()(start)))
+
+
+def vector_input() -> tf.keras.Model:
+    return tf.keras.Sequential([layers.Input((8,)), layers.Dense(4)])
+
+
+def gives_a_map() -> tf.keras.Model:
+    start = image()
+    return tf.keras.Model(start, layers.Conv2D(4, 3, name="last")(start))
+
+
+def gives_bits() -> tf.keras.Model:
+    start = image()
+    return tf.keras.Model(start, larq.quantizers.SteSign()(head(start)))
+
+
+def nan_weights() -> tf.keras.Model:
+    model = network(layers.Conv2D(2, 3, name="diverged"))
+    model.get_layer("diverged").bias.assign([np.nan, 0])
+    return model
+
+
+def negative_variance() -> tf.keras.Model:
+    model = network(layers.BatchNormalization(name="norm"))
+    model.get_layer("norm").moving_variance.assign([-1.0, 1.0])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (shared, "a layer is used more than once"),
+        (active_dropout, "a layer is called with training=True"),
+        (two_outputs, "the model has 1 inputs and 2 outputs"),
+        (two_inputs, "the model has 2 inputs and 1 outputs"),
+        (any_height, "a shape is not fixed"),
+        (vector_input, "the model's input is [8], not an image"),
+        (gives_a_map, "the model gives a map [4, 4, 4]"),
+        (gives_bits, "the model does not compute real-valued scores"),
+        (nan_weights, "the bias has values that are not finite"),
+        (negative_variance, "variance + epsilon is not positive"),
+    ],
+)
+def test_a_model_of_another_kind(tmp_path, build, message):
+    error = refuse(build(), tmp_path)
+    assert isinstance(error, ModelError) and message in error.message
+
+
+def test_files_that_are_no_keras_models(tmp_path):
+    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "model.txt").write_text("no model")
+    network().save(tmp_path / "cut.keras")
+    whole = (tmp_path / "cut.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    for name, kind in [("text.keras", ModelError), ("model.txt", ModelError), ("cut.keras", ModelError),
+                       ("none.keras", UsageError)]:  # fmt: skip
+        with pytest.raises(kind, match=name):
+            export_model(ExportConfig(tmp_path / name, tmp_path / "out.onnx"), silent)
+
+
+# -------------------------------------------------------------------------------------- calibration
+
+
+def sample(x: np.ndarray, y: np.ndarray | None = None) -> dict:
+    return {"calibration": Calibration(x, y, "sample")}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((3, 6, 6, 2), np.float32), None, "images are float32, not uint8"),
+        (
+            np.zeros((3, 6, 5, 2), np.uint8),
+            None,
+            "images have shape [3, 6, 5, 2], the model takes [N, 6, 6, 2]",
+        ),
+        (np.zeros((6, 6, 2), np.uint8), None, "images have shape [6, 6, 2]"),
+        (np.zeros((0, 6, 6, 2), np.uint8), None, "no calibration sample is left"),
+        (np.zeros((3, 6, 6, 2), np.uint8), np.zeros(2, int), "labels are int64 [2], the images are 3"),
+        (np.zeros((3, 6, 6, 2), np.uint8), np.zeros(3), "labels are float64 [3]"),
+        (np.zeros((3, 6, 6, 2), np.uint8), np.array([0, 1, 9]), "label 9 is not a class"),
+        (np.zeros((3, 6, 6, 2), np.uint8), np.array([0, -1, 1]), "label -1 is not a class"),
+    ],
+)
+def test_calibration_images_that_do_not_fit(tmp_path, x, y, message):
+    error = refuse(network(), tmp_path, **sample(x, y))
+    assert isinstance(error, DataError) and message in error.message
+
+
+def test_no_calibration_sample(tmp_path):
+    error = refuse(network(), tmp_path, calibration=None)
+    assert error.message == "no calibration sample" and "--calibrate" in error.fix
+    broken = tmp_path / "x.calib.npz"
+    broken.write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(DataError, match="is not a calibration sample"):
+        read_calibration(broken)
+    np.savez(broken, z=np.zeros(3))
+    with pytest.raises(DataError, match="is not a calibration sample"):
+        read_calibration(broken)
+
+
+def test_values_that_overflow(tmp_path):
+    model = network(layers.Conv2D(2, 3, name="large"))
+    model.get_layer("large").kernel.assign(np.full((3, 3, 2, 2), 3e38, np.float32))
+    error = refuse(model, tmp_path)
+    assert isinstance(error, DataError) and "tensor large takes a value that is not finite" in error.message
+
+
+# --------------------------------------------------------------------------------- what is asked for
+
+
+def test_cuts_that_are_none(tmp_path):
+    def build():
+        x = start = image()
+        y = larq.quantizers.SteSign(name="bits")(layers.Conv2D(2, 1, name="inner")(x))
+        y = larq.layers.QuantConv2D(2, 3, padding="same", kernel_quantizer="ste_sign", name="conv")(y)
+        return tf.keras.Model(start, head(layers.Add(name="sum")([x, y])))
+
+    reasons = {
+        "inner": "inside a block",
+        "bits": "binary already",
+        "nowhere": "no exported layer",
+        "logits": "nothing is left to learn",
+    }
+    for cut, why in reasons.items():
+        tf.keras.backend.clear_session()
+        error = refuse(build(), tmp_path, cut=cut)
+        assert f"cannot be cut at {cut}" in error.message and why in error.why
+        assert "features, sum, flat; or not at all: none" in error.fix
+
+
+def test_a_model_without_a_classifier_has_no_head(tmp_path):
+    start = image()
+    model = tf.keras.Model(start, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(start)))
+    assert "does not end in a Dense layer" in refuse(model, tmp_path).message
+    config = ExportConfig(tmp_path / "model.keras", tmp_path / "model.onnx", Calibration(pixels_for(model)),
+                          info_for(), cut="none")  # fmt: skip
+    result = export_model(config, silent)
+    assert (result.cut, result.features, result.latent_bytes, result.capacity) == (None, None, 0, 0)
+
+
+def test_requests_that_do_not_fit(tmp_path):
+    model = network()
+    assert isinstance(refuse(model, tmp_path, capacity=3), UsageError)
+    assert "4 outputs for 3 trained classes" in refuse(model, tmp_path, info=info_for(3)).message
+    config = ExportConfig(tmp_path / "model.keras", tmp_path / "nowhere" / "model.onnx")
+    with pytest.raises(UsageError, match="there is no folder"):
+        export_model(config, silent)
+
+
+META = {
+    "schema": 1,
+    "name": "m",
+    "classes": ["a", "b", "c", "d"],
+    "trained_classes": [0, 1, 2, 3],
+    "input": {"shape": [6, 6, 2], "dtype": "uint8", "scale": 0.5, "offset": 0},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[",
+        "[1]",
+        {"schema": 2},
+        {"trained_classes": [0, 0]},
+        {"trained_classes": [4]},
+        {"trained_classes": None},
+        {"input": {**META["input"], "scale": -1}},
+        {"input": {**META["input"], "dtype": "float32"}},
+        {"input": {"scale": 1}},
+    ],
+)
+def test_a_description_that_cannot_be(tmp_path, change):
+    text = change if isinstance(change, str) else json.dumps({**META, **change})
+    (tmp_path / "model.meta.json").write_text(text)
+    with pytest.raises(ModelError):
+        read_info(tmp_path / "model.keras")
+
+
+def test_the_files_beside_the_model_are_enough(tmp_path):
+    """Labels in the sample choose the images of trained classes; all class names are kept."""
+    network().save(tmp_path / "model.keras")
+    with pytest.raises(ModelError, match=r"there is no model\.meta\.json"):
+        export_model(ExportConfig(tmp_path / "model.keras", tmp_path / "model.onnx"), silent)
+    meta = {**META, "classes": list("abcdefgh"), "trained_classes": [5, 0, 1, 2]}
+    (tmp_path / "model.meta.json").write_text(json.dumps(meta))
+    x = np.random.default_rng(0).integers(0, 200, (40, 6, 6, 2)).astype(np.uint8)
+    x[7] = 255  # of class 7, which the model was not trained on
+    np.savez(tmp_path / "model.calib.npz", x=x, y=np.arange(40) % 8)
+    result = export_model(ExportConfig(tmp_path / "model.keras", tmp_path / "model.onnx", capacity=4), silent)
+    assert result.check.images == 20 and result.capacity == 4
+    x = x[:5]
+    np.testing.assert_allclose(
+        run_onnx(result.path, x), run_keras(tmp_path / "model.keras", x), rtol=1e-4, atol=1e-3
+    )
+    with pytest.raises(DataError, match="the model takes"):
+        run_onnx(result.path, x[:, :5])
+    with pytest.raises(DataError, match="not uint8"):
+        run_keras(tmp_path / "model.keras", x / 255)
+
+
+def test_disagreement_is_refused(tmp_path, monkeypatch):
+    """A wrong padding of the exporter must not reach a file."""
+    model = network(layers.Conv2D(3, 4, strides=2, padding="same"))
+    calibration = Calibration(np.random.default_rng(1).integers(0, 256, (60, 6, 6, 2)).astype(np.uint8))
+    monkeypatch.setattr("bnngen.export.convolutions.same_pads", lambda *_: (0, 0, 2, 2))
+    error = refuse(model, tmp_path, calibration=calibration)
+    assert "agrees with Keras on" in error.message and "nothing was written" in error.why
