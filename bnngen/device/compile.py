@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnngen.device.size import Contributor, largest_objects
-from bnngen.device.toolchain import build_tools, find_tool, last_lines, run_tool
+from bnngen.device.toolchain import TAIL_LINES, build_tools, find_tool, last_lines, run_tool
 from bnngen.errors import BudgetError, ToolError
 from bnngen.targets import Target
 
@@ -70,11 +70,18 @@ def build_project(directory: Path, target: Target, jobs: int | None = None) -> B
     status, output = run_tool(argv)
     if status != 0:
         _raise_overflow(output, directory, target)
-        raise ToolError(f"the C compiler refused the generated project:\n{last_lines(output)}",
-                        where=str(directory), why=f"make ended with status {status}",
+        raise ToolError("the C compiler refused the generated project",
+                        where=str(directory), why=f"make ended with status {status}:\n{_complaint(output)}",
                         fix="this is a defect of bnngen if the files were not edited")
     built = open_build(directory, target)
     return BuildResult(directory, built.model, target, built.programs, time.monotonic() - start, output)
+
+
+def _complaint(output: str) -> str:
+    """Return what the compiler said from its first error on; the command lines before it help nobody."""
+    lines = output.splitlines()
+    first = next((number for number, line in enumerate(lines) if " error:" in line), len(lines))
+    return "\n".join(lines[first:][:TAIL_LINES]) or last_lines(output)
 
 
 def _raise_overflow(output: str, directory: Path, target: Target) -> None:

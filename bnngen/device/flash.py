@@ -92,21 +92,27 @@ def flash(target: Target, image: Path, options: FlashOptions = FlashOptions()) -
     return output
 
 
+def _line_with(output: str, texts: tuple[str, ...]) -> str:
+    """Return the first line that holds one of `texts`, or an empty string."""
+    return next((line.strip() for line in output.splitlines() if any(text in line for text in texts)), "")
+
+
 def _judge(tool: str, argv: list[str], status: int, output: str) -> None:
     """Raise ToolError unless the tool did what was asked; gdb's exit status alone does not tell."""
     said, command = last_lines(output, 12), " ".join(argv)
-    absent = [line.strip() for line in output.splitlines() if any(text in line for text in NO_PROBE)]
+    absent = _line_with(output, NO_PROBE)
     if status != 0 and absent:
-        raise ToolError("no debug probe was found", where=command, why=f"{argv[0]} says: {absent[0]}",
-                        fix="connect the board by USB and power it: `lsusb` must list its ST-Link or CMSIS-DAP")
+        raise ToolError("no debug probe was found", where=command, why=f"{argv[0]} says: {absent}",
+                        fix="connect and power the board: `lsusb` must list its ST-Link or CMSIS-DAP probe")
     if tool == "ssh" and status != 0:
         known = any(text in output for text in NO_LOGIN)
         fix = "ssh-copy-id, so that no password is asked" if known else "name another machine with --host"
         reached = "cannot be reached" if any(text in output for text in NO_HOST) else "refuses the copy"
         raise ToolError(f"{argv[-1].split(':')[0]} {reached}", where=command, why=said, fix=fix)
     if tool == "gdb":
-        if any(text in output for text in NO_SERVER):
-            raise ToolError("there is no gdb server", where=command, why=said,
+        refused = _line_with(output, NO_SERVER)
+        if refused:
+            raise ToolError("there is no gdb server", where=command, why=refused,
                             fix="start one, for example `st-util` or `openocd`, and name it with --server")
         matched = MATCHED.findall(output)
         if "MIS-MATCHED" in output or ".isr_vector" not in matched or ".text" not in matched:

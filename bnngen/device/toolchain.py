@@ -102,9 +102,11 @@ def run_tool(argv: Sequence[str], *, cwd: Path | None = None, timeout_s: float =
 
     ToolError: it could not be started, or did not end in time.
     """
+    plain = os.environ | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(list(argv), cwd=cwd, timeout=timeout_s, check=False, errors="replace",
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(list(argv), cwd=cwd, env=plain, timeout=timeout_s, check=False,
+                              errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"{argv[0]} did not finish within {timeout_s:.0f} s", where=" ".join(argv)) from error
     except OSError as error:

@@ -2,9 +2,9 @@
 /* feature[f] = (sum of pixels 6f .. 6f+5) / 8 - 96; score[c] = sum of feature[f] * ((5f + 3c) % 7 - 3). */
 #include "tiny.h"
 
-/* A big table that makes the size measurements worth something. */
+/* A table of zeros that gives the size measurements something to find. */
 extern const int32_t tiny_table[256];
-const int32_t tiny_table[256] = {1, 2, 3};
+const int32_t tiny_table[256] = {0};
 
 static volatile uint32_t sink;
 
@@ -84,7 +84,7 @@ void bnn_tiny_scores(bnn_tiny *self, int32_t *scores)
     int32_t c, f;
 
     for (c = 0; c < BNN_TINY_CLASSES; c++) {
-        scores[c] = tiny_table[200];
+        scores[c] = tiny_table[(uint8_t)features[c]];
         for (f = 0; f < BNN_TINY_FEATURES; f++) {
             scores[c] += features[f] * ((5 * f + 3 * c) % 7 - 3);
         }
