@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnngen import ir
+from bnngen.pipeline import Compiled, ram_needed
 
 WORD_BITS, WORD_BYTES = 32, 4
 
@@ -27,6 +28,36 @@ class LayerCost:
     binary_macs: int
     integer_macs: int
     weight_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes a compiled model asks for, and what the target allows. Code size is known only after a build."""
+
+    arena_bytes: int
+    inference_peak_bytes: int
+    ram_bytes: int
+    ram_budget_bytes: int
+    const_bytes: int
+    flash_budget_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """True when neither budget is exceeded."""
+        return self.ram_bytes <= self.ram_budget_bytes and self.const_bytes <= self.flash_budget_bytes
+
+
+def memory_use(compiled: Compiled) -> MemoryUse:
+    """Return what the plan says, before any C is written."""
+    plan, budget = compiled.plan, compiled.target.budget
+    return MemoryUse(
+        plan.arena_bytes,
+        plan.inference_peak_bytes,
+        ram_needed(compiled),
+        budget.ram_bytes,
+        compiled.program.const_bytes,
+        budget.flash_bytes,
+    )
 
 
 def layer_costs(graph: ir.Graph) -> list[LayerCost]:

@@ -6,6 +6,7 @@ model.onnx -> Graph(float) -> Graph(integer) -> Program -> Plan -> build/<model>
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Compiled:
 def compile_model(model: Path, target: Target, options: BuildOptions) -> Compiled:
     """Read a model and take it through every stage but the last. Nothing is written.
 
-    Raises ModelError for a model that is not supported, BudgetError for one that the target cannot hold.
+    Raises ModelError for a model that is not supported, UsageError for options that cannot work.
     """
     graph = run_passes(load_onnx(model), Options(options.activation_bits))
     latent = latent_ops(graph)
@@ -54,34 +55,40 @@ def compile_model(model: Path, target: Target, options: BuildOptions) -> Compile
     )
     learning = learning_constants(graph, options.learn) if latent else None
     extra = [LearnBuffer(*buffer) for buffer in learn_buffers(learning)] if learning else []
-    plan = make_plan(program, extra)
-    check_ram(plan, program, target)
-    return Compiled(target, graph, program, learning, plan)
+    return Compiled(target, graph, program, learning, make_plan(program, extra))
 
 
 def write_project(compiled: Compiled, folder: Path) -> Path:
-    """Write the complete C project below `folder` and return its directory."""
+    """Write the complete C project below `folder` and return its directory.
+
+    Raises BudgetError, and writes nothing, for a program that the target cannot hold.
+    """
+    check_ram(compiled)
     directory = folder / f"{compiled.program.name}-{compiled.target.name}"
     emit_project(compiled.program, compiled.plan, compiled.learning, compiled.target, directory)
     return directory
 
 
-def check_ram(plan: Plan, program: Program, target: Target) -> None:
-    """Raise BudgetError when the arena, the stack and one image exceed the target's RAM.
+def ram_needed(compiled: Compiled) -> int:
+    """Return the bytes of RAM that the plan asks for: the arena, one image, the reserved stack."""
+    image = math.prod(compiled.program.image)
+    return compiled.plan.arena_bytes + image + compiled.target.budget.stack_bytes
+
+
+def check_ram(compiled: Compiled) -> None:
+    """Raise BudgetError when the plan asks for more RAM than the target has.
 
     Checked before any C is written; the linker and the finished program are checked again (device/size.py).
     """
-    image = 1
-    for extent in program.image:
-        image *= extent
-    budget = target.budget
-    needed = plan.arena_bytes + image + budget.stack_bytes
-    if needed <= budget.ram_bytes:
+    plan, target, needed = compiled.plan, compiled.target, ram_needed(compiled)
+    excess = needed - target.budget.ram_bytes
+    if excess <= 0:
         return
-    largest = sorted(plan.placed, key=lambda buffer: -buffer.bytes)[:4]
+    largest = sorted(plan.buffers, key=lambda buffer: -buffer.bytes)[:4]
+    step = plan.timeline[plan.peak_step].title
     raise BudgetError(
-        f"{program.name} needs {needed:,} bytes of RAM, {target.name} has {budget.ram_bytes:,}",
-        where=f"{needed - budget.ram_bytes:,} bytes too many; the most at once is at step {plan.peak_step}, {plan.timeline[plan.peak_step].title}",
+        f"{compiled.program.name} needs {needed:,} bytes of RAM, {target.name} has {target.budget.ram_bytes:,}",
+        where=f"{excess:,} bytes too many; step {plan.peak_step} ({step}) needs the most at once",
         why="largest: " + ", ".join(f"{buffer.name} {buffer.bytes:,}" for buffer in largest),
         fix="fewer --replay or --buffer samples, --activation-bits 8, a smaller model, or a larger target",
     )

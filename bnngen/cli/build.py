@@ -104,49 +104,37 @@ def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
     compiled = compile_model(
         find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
     )
-    costs, plan, budget = analysis.layer_costs(compiled.graph), compiled.plan, compiled.target.budget
-    arena = {
-        "arena_bytes": plan.arena_bytes, "inference_peak_bytes": plan.inference_peak_bytes,
-        "const_bytes": compiled.program.const_bytes, "ram_bytes": plan.arena_bytes + budget.stack_bytes,
-        "ram_budget_bytes": budget.ram_bytes, "flash_budget_bytes": budget.flash_bytes, "fits": True,
-    }  # fmt: skip
+    memory = analysis.memory_use(compiled)
+    costs = analysis.layer_costs(compiled.graph)
     if as_json:
-        print_json(
-            {
-                "model": compiled.program.name,
-                "target": compiled.target.name,
-                "layers": [asdict(cost) for cost in costs],
-                **arena,
-            }
-        )
+        document = {"model": compiled.program.name, "target": compiled.target.name, **asdict(memory)}
+        print_json({**document, "fits": memory.fits, "layers": [asdict(cost) for cost in costs]})
         return
-    rows = [
-        (c.name, c.op, "x".join(map(str, c.shape)), c.precision, f"{c.binary_macs:,}", f"{c.integer_macs:,}",
-         f"{c.weight_bytes:,}")
-        for c in costs
-    ]  # fmt: skip
-    total = (
-        "total",
-        "",
-        "",
-        "",
-        f"{sum(c.binary_macs for c in costs):,}",
-        f"{sum(c.integer_macs for c in costs):,}",
-        f"{sum(c.weight_bytes for c in costs):,}",
-    )
-    table(
-        ["layer", "op", "output", "precision", "binary MAC", "integer MAC", "weight bytes"],
-        [*rows, total],
-        (4, 5, 6),
-    )
+    _print_layers(costs)
     heading(f"memory on {compiled.target.name}")
-    say(plan.to_text().rstrip())
-    needed = plan.arena_bytes + budget.stack_bytes
-    say(
-        f"RAM: arena {kib(plan.arena_bytes)} + stack {kib(budget.stack_bytes)} of {kib(budget.ram_bytes)}: fits "
-        f"({needed / budget.ram_bytes:.1%}); constants {kib(compiled.program.const_bytes)} of flash "
-        f"{kib(budget.flash_bytes)}"
-    )
+    say(compiled.plan.to_text().rstrip())
+    _print_fit(memory)
+
+
+def _print_layers(costs: list[analysis.LayerCost]) -> None:
+    def row(name: str, middle: tuple[str, ...], part: list[analysis.LayerCost]) -> tuple[str, ...]:
+        sums = (sum(getattr(c, key) for c in part) for key in ("binary_macs", "integer_macs", "weight_bytes"))
+        return (name, *middle, *(f"{value:,}" for value in sums))
+
+    rows = [row(c.name, (c.op, "x".join(map(str, c.shape)), c.precision), [c]) for c in costs]
+    columns = ["layer", "op", "output", "precision", "binary MAC", "integer MAC", "weight bytes"]
+    table(columns, [*rows, row("total", ("", "", ""), costs)], (4, 5, 6))
+
+
+def _print_fit(memory: analysis.MemoryUse) -> None:
+    rows = [
+        ("RAM", f"{memory.ram_bytes:,}", f"{memory.ram_budget_bytes:,}", "arena, one image, reserved stack"),
+        ("flash", f"{memory.const_bytes:,}", f"{memory.flash_budget_bytes:,}", "constants; code is known after a build"),
+    ]  # fmt: skip
+    say()
+    table(["", "bytes", "of", "what is counted"], rows, (1, 2))
+    excess = memory.ram_bytes - memory.ram_budget_bytes
+    say("it fits" if memory.fits else f"it does NOT fit: {max(excess, 0):,} bytes of RAM too many")
 
 
 @click.command()
@@ -155,16 +143,23 @@ def targets(as_json: bool) -> None:
     """List the boards that bnngen builds for."""
     found = [load_target(name) for name in target_names()]
     if as_json:
+        keys = ("name", "title", "core", "features", "ram_bytes", "flash_bytes")
         print_json(
             [
-                {
-                    "name": t.name,
-                    "title": t.board.title,
-                    "core": t.cpu.core,
-                    "features": list(t.features),
-                    "ram_bytes": t.budget.ram_bytes,
-                    "flash_bytes": t.budget.flash_bytes,
-                }
+                dict(
+                    zip(
+                        keys,
+                        (
+                            t.name,
+                            t.board.title,
+                            t.cpu.core,
+                            list(t.features),
+                            t.budget.ram_bytes,
+                            t.budget.flash_bytes,
+                        ),
+                        strict=True,
+                    )
+                )
                 for t in found
             ]
         )

@@ -242,7 +242,9 @@ def learn(
 @click.option("--host", help="For ssh: user@machine.")
 @click.option("--server", help="For gdb: address of the gdb server, for example localhost:3333.")
 @click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
-def flash(model: str, target: str, tool: str | None, host: str | None, server: str | None, dry_run: bool) -> None:
+def flash(
+    model: str, target: str, tool: str | None, host: str | None, server: str | None, dry_run: bool
+) -> None:
     """Write the built program to the board."""
     built = open_built(model, target)
     options = FlashOptions(tool, host, server)

@@ -23,7 +23,7 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "lower": {"ir", "passes", "targets"},
     "plan": {"lower"},
     "emit": {"plan", "lower", "targets", "ir", "resources"},
-    "analysis": {"ir"},
+    "analysis": {"ir", "pipeline"},
     "pipeline": {"frontend", "passes", "lower", "plan", "emit", "targets", "ir"},
     "continual": {"ir", "interp", "passes", "data", "lower"},
     "session": {"continual"},
