@@ -30,3 +30,8 @@ def _find(kind: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(f"bnngen is not installed completely: {kind} is missing beside {package}")
+
+
+def checkpoints() -> Path:
+    """Return the directory of the models that bnngen ships: NAME.keras, NAME.onnx and what stands beside them."""
+    return Path(__file__).resolve().parent / "train" / "checkpoints"

@@ -19,15 +19,16 @@ from bnngen.export.config import (
     sibling,
 )
 from bnngen.export.exporter import export_model
+from bnngen.resources import checkpoints
 
 
 def run(keras: Path, calibrate: str | None, out: Path | None, options: dict) -> None:
     """Export, compare Keras with onnxruntime, and say what was written."""
     calibration = calibration_from(calibrate)
     info = model_info(keras, calibrate, options["input_scale"], options["input_offset"])
-    config = ExportConfig(
-        keras, out or keras.with_suffix(".onnx"), calibration, info, options["cut"], options["capacity"]
-    )
+    if out is None:  # beside the model, but never into the installed package
+        out = Path(f"{keras.stem}.onnx") if keras.parent == checkpoints() else keras.with_suffix(".onnx")
+    config = ExportConfig(keras, out, calibration, info, options["cut"], options["capacity"])
     with progress() as report:
         result = export_model(config, report)
     report_export(result)

@@ -10,6 +10,7 @@ import click
 
 from bnngen.cli.console import kib, progress, say, short
 from bnngen.errors import ToolError, UsageError
+from bnngen.resources import checkpoints
 
 
 def require_training() -> None:
@@ -37,14 +38,15 @@ def class_ids(text: str | None) -> tuple[int, ...] | None:
 
 
 def find_model(given: str, suffix: str, made_by: str) -> Path:
-    """Return the model file: as given, or with the suffix that was left out."""
-    for candidate in (Path(given), Path(given + suffix)):
+    """Return the model file: as given, with the suffix that was left out, or a checkpoint that bnngen ships."""
+    for candidate in (Path(given), Path(given + suffix), checkpoints() / (given + suffix)):
         if candidate.is_file():
             return candidate
+    shipped = ", ".join(sorted(path.stem for path in checkpoints().glob(f"*{suffix}")))
     raise UsageError(
         f"there is no model {given}",
         where=str(Path(given).absolute().parent),
-        fix=f"make one with `{made_by}`",
+        fix=f"make one with `{made_by}`, or take one that comes with bnngen: {shipped}",
     )
 
 
