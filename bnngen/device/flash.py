@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnngen.device import emulate
+from bnngen.device.client import DeviceClient
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Folder
 from bnngen.device.toolchain import FLASH_PROGRAMS, find_tool, last_lines, run_tool
@@ -30,7 +31,8 @@ MATCHED = re.compile(r'^Section (\S+), range .*: matched\.$', re.MULTILINE)
 
 @dataclass(frozen=True)
 class FlashOptions:
-    """tool: None for the target's own; host: for ssh; server: address of a gdb server, for gdb."""
+    """tool: None for the target's own; host: for ssh; server: address of a gdb server, for gdb; None powers on
+    an emulated board."""
 
     tool: str | None = None
     host: str | None = None
@@ -64,6 +66,12 @@ def _gdb_command(server: str, image: Path) -> list[str]:
     return [program, "-batch", "-nx", *(part for step in steps for part in ("-ex", step)), str(image)]
 
 
+def _machine_behind_gdb(target: Target) -> str:
+    """What gdb starts by itself and talks to over a pipe: the emulated board, halted."""
+    machine = ["exec", target.emulator.program, *target.emulator.args, "-display", "none", "-S", "-gdb", "stdio"]
+    return "| " + " ".join(machine)
+
+
 def flash_command(target: Target, image: Path, options: FlashOptions = FlashOptions()) -> list[str]:
     """Return the exact argument vector that writes `image`. The tool need not be installed."""
     tool, flash = chosen_tool(target, options), target.flash
@@ -76,7 +84,7 @@ def flash_command(target: Target, image: Path, options: FlashOptions = FlashOpti
         return ["pyocd", "load", "--no-wait", "--target", flash.pyocd_target, "--format", "elf", str(image)]
     if tool == "ssh":
         return ["scp", "-p", *emulate.SSH_OPTIONS, str(image), f"{options.host or flash.host}:{image.name}"]
-    return _gdb_command(options.server or "localhost:3333", image)
+    return _gdb_command(options.server or _machine_behind_gdb(target), image)
 
 
 def flash(target: Target, image: Path, options: FlashOptions = FlashOptions()) -> str:
@@ -87,9 +95,19 @@ def flash(target: Target, image: Path, options: FlashOptions = FlashOptions()) -
     if not image.is_file():
         raise ToolError(f"{image.name} has not been built", where=str(image),
                         fix=f"bnngen build --target {target.name}")
+    if tool == "gdb" and options.server is None:
+        return _flash_and_greet(target, image)
     status, output = run_tool(argv, timeout_s=FLASH_TIMEOUT_S)
     _judge(tool, argv, status, output)
     return output
+
+
+def _flash_and_greet(target: Target, image: Path) -> str:
+    """Flash an emulated board, let it run, and ask the program on it who it is."""
+    with EmulatedBoard(target) as board:
+        said = board.flash(image)
+        facts = DeviceClient(board.transport).facts
+    return f"{said.rstrip()}\nthe emulated board runs model {facts.model_hash}: {facts.classes} classes\n"
 
 
 def _line_with(output: str, texts: tuple[str, ...]) -> str:
