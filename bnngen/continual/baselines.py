@@ -40,14 +40,14 @@ class Levels:
         return np.where(x < self.threshold, self.low, self.high).astype(np.float32)
 
     def pack(self, x: Array) -> Array:
-        """Return uint32 [N, ceil(D / 32)]; bit 1 where x is below the threshold (docs/numerics.md, section 1)."""
+        """Return uint32 [N, ceil(D / 32)]; bit 1 where x is below the threshold."""
         bits = np.zeros((len(x), -(-x.shape[1] // 32) * 32), bool)
         bits[:, : x.shape[1]] = x < self.threshold
         return np.packbits(bits, axis=1, bitorder="little").view("<u4")
 
 
 def levels_of(x: Array) -> Levels:
-    """Return levels calibrated on features [N, D]: threshold the mean, levels the means on either side of it."""
+    """Return levels calibrated on features [N, D]: threshold the mean, levels the means on either side."""
     threshold = x.mean(axis=0)
     below = x < threshold
     low = np.where(below, x, 0).sum(axis=0) / np.maximum(below.sum(axis=0), 1)
@@ -69,12 +69,13 @@ def masked(scores: Array, seen: Array) -> Array:
 class CwrReplay:
     """CWR* and replay as in docs/numerics.md, section 5.7, in float32: same buffer, memory and minibatches.
 
-    levels: 1-bit latents for new and replayed samples; None keeps float latents. consolidate: False drops CWR*
-    and trains one head on. replay 0 in `memory` drops the replay memory.
+    levels: 1-bit latents for new and replayed samples; None keeps float latents. The random numbers are
+    NumPy's, so samples and their order are not the device's.
     """
 
-    def __init__(self, capacity: int, size: int, config: LearnConfig, levels: Levels | None = None,
-                 seed: int = 0) -> None:
+    def __init__(
+        self, capacity: int, size: int, config: LearnConfig, levels: Levels | None = None, seed: int = 0
+    ) -> None:
         self.config, self.levels = config, levels
         self.rng = np.random.default_rng(seed)
         self.cw = np.zeros((capacity, size), np.float32)
@@ -118,9 +119,14 @@ class CwrReplay:
             self.replay[c] = pool[self.rng.permutation(len(pool))[: share + (rank < rest)]]
 
 
-def train_head(w: Array, new: tuple[Array, Array], old: tuple[Array, Array], config: LearnConfig,
-               rng: np.random.Generator) -> Array:
-    """Return the weights [C, D] after SGD on softmax cross-entropy over minibatches of new and old samples."""
+def train_head(
+    w: Array,
+    new: tuple[Array, Array],
+    old: tuple[Array, Array],
+    config: LearnConfig,
+    rng: np.random.Generator,
+) -> Array:
+    """Return weights [C, D] after SGD on softmax cross-entropy over minibatches of new and old samples."""
     (x, y), (old_x, old_y) = new, old
     fresh = config.new_per_batch or round(config.batch * share_of_new(y, old_y)) or 1
     fresh = fresh if len(old_y) else config.batch

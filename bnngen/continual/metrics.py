@@ -37,7 +37,7 @@ class History:
         return float(self.right[after][np.isin(self.labels, self.groups[group])].mean())
 
     def matrix(self) -> Array:
-        """Return [experiences, experiences]: accuracy_of(after, group); NaN where the group was still to come."""
+        """Return [experiences, experiences]: accuracy_of(after, group), NaN for groups still to come."""
         count = len(self.groups)
         table = np.full((count, count), np.nan)
         for after in range(count):

@@ -16,8 +16,8 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Experience:
-    """What is shown at once: images uint8 [N, H, W, C] (or features [N, D]), labels int64 [N], and the classes
-    that are new in it. Labels are indices into the data set's classes."""
+    """What is shown at once: images uint8 [N, H, W, C] (or features [N, D]), labels int64 [N], and the
+    classes that are new in it. Labels are indices into the data set's classes."""
 
     classes: tuple[int, ...]
     images: Array
@@ -56,7 +56,9 @@ def new_classes(data: Dataset, plan: NewClasses) -> list[Experience]:
     return experiences
 
 
-def test_images(data: Dataset, classes: Sequence[int], cap: int | None = None, seed: int = 0) -> tuple[Array, Array]:
+def test_images(
+    data: Dataset, classes: Sequence[int], cap: int | None = None, seed: int = 0
+) -> tuple[Array, Array]:
     """Return (images, labels) of the test set: at most `cap` of each class, grouped by class as given."""
     rng = np.random.default_rng(seed)
     places = np.concatenate([capped(np.flatnonzero(data.y_test == c), cap, rng) for c in classes])
@@ -83,16 +85,20 @@ def _check(data: Dataset, plan: NewClasses) -> None:
     wrong = [c for c in plan.order if c not in known]
     if wrong or len(set(plan.order)) != len(plan.order):
         raise UsageError(
-            f"the class order {list(plan.order)} does not fit {data.name}", where="--order",
+            f"the class order {list(plan.order)} does not fit {data.name}",
+            where="--order",
             why=f"each of its classes 0 to {len(known) - 1} may stand there once",
             fix="name existing classes, each once",
         )
     if not 1 <= plan.first <= len(plan.order) or plan.per_experience < 1:
         raise UsageError(
-            f"{plan.first} classes first and then {plan.per_experience} at a time is no stream", where="--first",
+            f"{plan.first} classes first and then {plan.per_experience} at a time is no stream",
+            where="--first",
             why=f"there are {len(plan.order)} classes, and an experience has at least one",
             fix="choose numbers between 1 and the number of classes",
         )
     empty = [c for c in plan.order if not np.any(data.y_train == c)]
     if empty:
-        raise UsageError(f"class {empty[0]} has no training image", where=data.name, fix="leave it out of the order")
+        raise UsageError(
+            f"class {empty[0]} has no training image", where=data.name, fix="leave it out of the order"
+        )

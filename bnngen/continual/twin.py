@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """NumPy twin of the learning runtime: the same bits as runtime_c/learn after every call.
 
-Written from docs/numerics.md, section 5, whose symbols it uses. It shares no code and no constants with the C or
-with lower/learning.py, and favours whole arrays where the C has loops. Latents and features are opaque to it, as they
-are to the C: a callable turns packed latents into feature vectors.
+Written from docs/numerics.md, section 5, whose symbols it uses. It shares no code and no constants with
+the C or with lower/learning.py, and favours whole arrays where the C has loops. Latents and features are
+opaque to it, as they are to the C: a callable turns packed latents into feature vectors.
 """
 
 from __future__ import annotations
@@ -28,8 +28,17 @@ NEVER_SEEN = -(2**31)
 COUNT_LIMIT = 2**31 - 1
 SHARE = 30
 ITEMS = (
-    "state", "past", "cur", "seen", "cw", "tw", "replay_labels", "replay_latents", "buffer_labels",
-    "buffer_latents", "order",
+    "state",
+    "past",
+    "cur",
+    "seen",
+    "cw",
+    "tw",
+    "replay_labels",
+    "replay_latents",
+    "buffer_labels",
+    "buffer_latents",
+    "order",
 )
 
 
@@ -39,13 +48,20 @@ def rshift(values: Array, shift: int) -> Array:
 
 
 class Twin:
-    """One learner. features: uint32 [n, words] -> integers [n, D] of the stream. Methods return a bnn_status.
+    """One learner; its methods return a bnn_status. features: uint32 [n, words] -> stream integers [n, D].
 
-    head and scale: the metadata's head input and the scale of the feature tensor; size: D; words: of a latent.
+    head, scale: the metadata's head input and the scale of the feature tensor. shape: (D, words of a latent).
     """
 
-    def __init__(self, head: HeadInput, scale: float, shape: tuple[int, int], config: LearnConfig,
-                 features: Features, seed: int = 0) -> None:
+    def __init__(
+        self,
+        head: HeadInput,
+        scale: float,
+        shape: tuple[int, int],
+        config: LearnConfig,
+        features: Features,
+        seed: int = 0,
+    ) -> None:
         self.size, self.words = shape
         self.config, self.features = config, features
         self.capacity = head.capacity if config.capacity is None else config.capacity
@@ -132,8 +148,10 @@ class Twin:
     def _prepare(self) -> None:
         n = self.buffered
         self.order[:n] = np.arange(n)
-        counts = [np.bincount(labels, minlength=self.capacity)
-                  for labels in (self.labels[:n], self.memory.labels[: self.memory.filled])]
+        counts = [
+            np.bincount(labels, minlength=self.capacity)
+            for labels in (self.labels[:n], self.memory.labels[: self.memory.filled])
+        ]
         self.cur = counts[0] + counts[1]
         self.tw = np.where(self.cur[:, None] > 0, self.cw, 0)
         self.tw_exp = self.cw_exp if self.tw.any() else self.k.e_max
@@ -175,12 +193,16 @@ class Twin:
         shift = self.k.t_shift + e
         product = u.astype(np.uint64) * np.uint64(scale)
         t = np.minimum(product >> np.uint64(shift), np.uint64(18 << 16)).astype(np.int64)
-        n, i, f = t >> 16, t >> 10 & 63, t & 1023
-        lower, upper = self.k.table[i], self.k.table[np.minimum(i + 1, 64)]
-        value = lower - ((lower - upper) * f + 512 >> 10)
-        exponential = np.where(n == 18, 0, (2 * value + (1 << n)) >> (n + 1))
+        exponential = self.exponential(t)
         total = exponential.sum(axis=1, keepdims=True)
         return (2 * self.k.p * exponential + total) // (2 * total)
+
+    def exponential(self, t: Array) -> Array:
+        """Return E of 5.4 for t in 0 .. 18 * 2^16."""
+        n, i, f = t >> 16, t >> 10 & 63, t & 1023
+        lower, upper = self.k.table[i], self.k.table[i + 1]
+        value = lower - ((lower - upper) * f + 512 >> 10)
+        return np.where(n == 18, 0, (2 * value + (1 << n)) >> (n + 1))
 
     def gradient(self, acc: Array, labels: Array, r: int, e: int) -> Array:
         """Return g of 5.5."""
@@ -233,14 +255,31 @@ class Twin:
     def items(self) -> list[bytes]:
         """Return the state items of 5.10 (ITEMS names them) as bytes."""
         block = struct.pack(
-            "<Qii10I", self.random.state, self.tw_exp, self.cw_exp, self.phase, self.experiences, self.added,
-            self.buffered, self.memory.filled, self.position, self.fresh, self.epoch_steps, self.steps_done,
+            "<Qii10I",
+            self.random.state,
+            self.tw_exp,
+            self.cw_exp,
+            self.phase,
+            self.experiences,
+            self.added,
+            self.buffered,
+            self.memory.filled,
+            self.position,
+            self.fresh,
+            self.epoch_steps,
+            self.steps_done,
             self.steps_total,
         )
         arrays = (
-            self.past.astype("<u4"), self.cur.astype("<u4"), self.memory.seen.astype("<u4"),
-            self.cw.astype("<i2"), self.tw.astype("<i2"), self.memory.labels.astype("<u2"),
-            self.memory.latents.astype("<u4"), self.labels.astype("<u2"), self.latents.astype("<u4"),
+            self.past.astype("<u4"),
+            self.cur.astype("<u4"),
+            self.memory.seen.astype("<u4"),
+            self.cw.astype("<i2"),
+            self.tw.astype("<i2"),
+            self.memory.labels.astype("<u2"),
+            self.memory.latents.astype("<u4"),
+            self.labels.astype("<u2"),
+            self.latents.astype("<u4"),
             self.order.astype("<u2"),
         )
         return [block, *(array.tobytes() for array in arrays)]

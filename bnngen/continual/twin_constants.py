@@ -39,7 +39,9 @@ class TwinConstants:
     table: np.ndarray
 
 
-def twin_constants(head: HeadInput, scale: float, bits: tuple[int, int], rate: tuple[float, int]) -> TwinConstants:
+def twin_constants(
+    head: HeadInput, scale: float, bits: tuple[int, int], rate: tuple[float, int]
+) -> TwinConstants:
     """Return the constants; scale: of the feature tensor, bits: (q_f, q_b), rate: (lr, batch)."""
     q_f, q_b = bits
     p, f, largest = (1 << q_f) - 1, (1 << (q_f - 1)) - 1, (1 << (q_b - 1)) - 1
@@ -52,8 +54,19 @@ def twin_constants(head: HeadInput, scale: float, bits: tuple[int, int], rate: t
     u_mult, u_exponent = normalise(Fraction(rate[0]) * grid / rate[1] / largest)
     t_shift, u_shift = t_exponent - 31, u_exponent - GUARD_BITS
     return TwinConstants(
-        p, f, largest, even(-low / grid), even(ratio * (1 << x_shift)), x_shift, t_mult, t_shift, u_mult, u_shift,
-        max(u_shift - 62, -t_shift), min(u_shift - 1, 63 - t_shift), exponential_table(),
+        p,
+        f,
+        largest,
+        even(-low / grid),
+        even(ratio * (1 << x_shift)),
+        x_shift,
+        t_mult,
+        t_shift,
+        u_mult,
+        u_shift,
+        max(u_shift - 62, -t_shift),
+        min(u_shift - 1, 63 - t_shift),
+        exponential_table(),
     )
 
 

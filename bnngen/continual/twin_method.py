@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 class TwinMethod:
-    """Same interface as continual/baselines.py. head: calibrated range of the features; the stream is int16."""
+    """Interface of continual/baselines.py. head: calibrated range of the features; the stream is int16."""
 
     def __init__(self, head: HeadInput, config: LearnConfig, levels: Levels, seed: int = 0) -> None:
         self.levels = levels

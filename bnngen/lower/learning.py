@@ -71,7 +71,8 @@ def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
     head, cut = graph.meta.head, graph.meta.latent
     if head is None or cut is None:
         raise ModelError(
-            "this model cannot learn on the device", where=f"model {graph.meta.name}",
+            "this model cannot learn on the device",
+            where=f"model {graph.meta.name}",
             why="its metadata names no latent cut or no input of the learned head",
             fix="export it again with `bnngen export --cut`",
         )
@@ -88,13 +89,30 @@ def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
     if e_max - e_min < 24:
         raise UsageError(
             f"learning rate {config.lr:g} does not fit features whose largest value is {head.hi:g}",
-            where="--lr", why="no exponent of the weights suits both the step and the softmax",
+            where="--lr",
+            why="no exponent of the weights suits both the step and the softmax",
             fix="choose a learning rate nearer to 0.1",
         )
     words = latent.size // latent.channels * -(-latent.channels // 32)
     return LearningProgram(
-        config, features.size, capacity, words, features.dtype, p_max, w_max, g_max, -zero, p_max - zero,
-        x_shift, x_mult, t_shift, t_mult, u_shift, u_mult, e_min, e_max,
+        config,
+        features.size,
+        capacity,
+        words,
+        features.dtype,
+        p_max,
+        w_max,
+        g_max,
+        -zero,
+        p_max - zero,
+        x_shift,
+        x_mult,
+        t_shift,
+        t_mult,
+        u_shift,
+        u_mult,
+        e_min,
+        e_max,
     )
 
 
@@ -109,20 +127,36 @@ def check_options(config: LearnConfig, capacity: int, features: int) -> None:
         (1 <= config.replay <= 65535, "--replay", config.replay, slots),
         (1 <= config.buffer <= 65535, "--buffer", config.buffer, slots),
         (1 <= config.batch <= 256, "--batch", config.batch, "a minibatch has 1 to 256 samples"),
-        (0 <= config.new_per_batch <= config.batch, "--new-per-batch", config.new_per_batch,
-         f"it is a part of the minibatch of {config.batch}"),
+        (
+            0 <= config.new_per_batch <= config.batch,
+            "--new-per-batch",
+            config.new_per_batch,
+            f"it is a part of the minibatch of {config.batch}",
+        ),
         (1 <= config.epochs <= 1000, "--epochs", config.epochs, "an experience has 1 to 1000 epochs"),
         (0 < config.lr < float("inf"), "--lr", config.lr, "a step needs a positive, finite length"),
         (config.policy in POLICIES, "--policy", config.policy, f"known policies: {', '.join(POLICIES)}"),
-        (p_max * g_max * config.batch < INT32_END, "--batch", config.batch,
-         "the gradient of a minibatch is summed in 32 bits"),
-        (features * p_max * w_max < INT32_END, "--q-f", config.q_f,
-         f"the sum over {features} features would leave 32 bits"),
+        (
+            p_max * g_max * config.batch < INT32_END,
+            "--batch",
+            config.batch,
+            "the gradient of a minibatch is summed in 32 bits",
+        ),
+        (
+            features * p_max * w_max < INT32_END,
+            "--q-f",
+            config.q_f,
+            f"the sum over {features} features would leave 32 bits",
+        ),
     ]
     for holds, option, value, why in rules:
         if not holds:
-            raise UsageError(f"{option} {value} is not possible", where=option, why=why,
-                             fix="choose another value; the defaults are in docs/numerics.md, section 5")
+            raise UsageError(
+                f"{option} {value} is not possible",
+                where=option,
+                why=why,
+                fix="choose another value; the defaults are in docs/numerics.md, section 5",
+            )
 
 
 def learn_buffers(program: LearningProgram) -> list[tuple[str, int, int, str]]:
@@ -135,14 +169,22 @@ def learn_buffers(program: LearningProgram) -> list[tuple[str, int, int, str]]:
     config, weights = program.config, program.capacity * program.features
     latent = 4 * program.latent_words
     kept = [
-        ("past", 4 * program.capacity), ("cur", 4 * program.capacity), ("seen", 4 * program.capacity),
-        ("cw", 2 * weights), ("tw", 2 * weights),
-        ("replay_labels", 2 * config.replay), ("replay_latents", latent * config.replay),
-        ("buffer_labels", 2 * config.buffer), ("buffer_latents", latent * config.buffer),
+        ("past", 4 * program.capacity),
+        ("cur", 4 * program.capacity),
+        ("seen", 4 * program.capacity),
+        ("cw", 2 * weights),
+        ("tw", 2 * weights),
+        ("replay_labels", 2 * config.replay),
+        ("replay_latents", latent * config.replay),
+        ("buffer_labels", 2 * config.buffer),
+        ("buffer_latents", latent * config.buffer),
         ("order", 2 * config.buffer),
     ]
     step = [
-        ("dw", 4 * weights), ("wq", weights), ("x", 2 * program.features), ("acc", 4 * program.capacity),
+        ("dw", 4 * weights),
+        ("wq", weights),
+        ("x", 2 * program.features),
+        ("acc", 4 * program.capacity),
         ("latent", latent),
     ]
     return [(name, size, 8, "persistent") for name, size in kept] + [
@@ -165,9 +207,11 @@ def _affine(factor: Fraction) -> tuple[int, int]:
     while factor * 2**shift >= INT32_END - 1:
         shift -= 1
         if shift < 0:
-            raise ModelError("the features are far larger than the range of the learned head",
-                             why="their calibrated range does not fit their scale",
-                             fix="export the model again with a calibration sample")
+            raise ModelError(
+                "the features are far larger than the range of the learned head",
+                why="their calibrated range does not fit their scale",
+                fix="export the model again with a calibration sample",
+            )
     return round(factor * 2**shift), shift
 
 

@@ -10,13 +10,34 @@ from bnngen.lower.learning import POLICIES, LearningProgram, learn_buffers
 
 LEARN_TEMPLATES = {"learn.h.j2": "{m}_learn.h", "learn.c.j2": "{m}_learn.c"}
 CONSTANTS = (
-    "p_max", "w_max", "g_max", "x_lo", "x_hi", "x_shift", "x_mult", "t_shift", "t_mult", "u_shift", "u_mult",
-    "e_min", "e_max",
+    "p_max",
+    "w_max",
+    "g_max",
+    "x_lo",
+    "x_hi",
+    "x_shift",
+    "x_mult",
+    "t_shift",
+    "t_mult",
+    "u_shift",
+    "u_mult",
+    "e_min",
+    "e_max",
 )
 POINTER_TYPES = {
-    "past": "uint32_t", "cur": "uint32_t", "seen": "uint32_t", "cw": "int16_t", "tw": "int16_t",
-    "replay_labels": "uint16_t", "replay_latents": "uint32_t", "buffer_labels": "uint16_t",
-    "buffer_latents": "uint32_t", "order": "uint16_t", "dw": "int32_t", "wq": "int8_t", "x": "int16_t",
+    "past": "uint32_t",
+    "cur": "uint32_t",
+    "seen": "uint32_t",
+    "cw": "int16_t",
+    "tw": "int16_t",
+    "replay_labels": "uint16_t",
+    "replay_latents": "uint32_t",
+    "buffer_labels": "uint16_t",
+    "buffer_latents": "uint32_t",
+    "order": "uint16_t",
+    "dw": "int32_t",
+    "wq": "int8_t",
+    "x": "int16_t",
     "acc": "int32_t",
 }
 
@@ -57,10 +78,14 @@ def learn_view(m: str, learning: LearningProgram, offsets: Mapping[str, int], ab
 def _settings(learning: LearningProgram) -> tuple[tuple[str, str], ...]:
     config = learning.config
     head = [
-        ("features", f"{learning.features}u"), ("capacity", f"{learning.capacity}u"),
-        ("latent_words", f"{learning.latent_words}u"), ("replay_slots", f"{config.replay}u"),
-        ("buffer_slots", f"{config.buffer}u"), ("batch", f"{config.batch}u"),
-        ("new_per_batch", f"{config.new_per_batch}u"), ("epochs", f"{config.epochs}u"),
+        ("features", f"{learning.features}u"),
+        ("capacity", f"{learning.capacity}u"),
+        ("latent_words", f"{learning.latent_words}u"),
+        ("replay_slots", f"{config.replay}u"),
+        ("buffer_slots", f"{config.buffer}u"),
+        ("batch", f"{config.batch}u"),
+        ("new_per_batch", f"{config.new_per_batch}u"),
+        ("epochs", f"{config.epochs}u"),
         ("stream_type", f"BNN_{learning.stream_type.upper()}"),
         ("policy", f"{POLICIES.index(config.policy)}u"),
     ]

@@ -42,7 +42,8 @@ void bnn_head_forward(const bnn_learner *self, const void *features, int32_t *ou
     const int8_t *row = self->memory.wq;
     for (uint32_t d = 0; d < config->features; d++) {
         const int64_t q = config->stream_type == BNN_S8 ? narrow[d] : wide[d];
-        x[d] = (int16_t)bnn_clamp(bnn_round_shift(q * config->x_mult, config->x_shift), config->x_lo, config->x_hi);
+        const int64_t scaled = bnn_round_shift(q * config->x_mult, config->x_shift);
+        x[d] = (int16_t)bnn_clamp(scaled, config->x_lo, config->x_hi);
     }
     for (uint32_t c = 0; c < config->capacity; c++, row += config->features) {
         int32_t sum = 0;
@@ -157,10 +158,14 @@ static consolidation plan_consolidation(const bnn_learner *self)
     return plan;
 }
 
-/* round(2^30 * w / (w + 1)) down, w = sqrt(past / cur) with 16 fraction bits. */
+/* 2^30 * w / (w + 1), w = sqrt(past / cur) with 16 fraction bits, floors; an absent class keeps its row. */
 static int64_t share_of_past(const bnn_learner *self, uint32_t c)
 {
-    const uint64_t w = bnn_isqrt(((uint64_t)self->memory.past[c] << 32) / self->memory.cur[c]);
+    uint64_t w;
+    if (self->memory.cur[c] == 0) {
+        return (int64_t)1 << SHARE_BITS;
+    }
+    w = bnn_isqrt(((uint64_t)self->memory.past[c] << 32) / self->memory.cur[c]);
     return (int64_t)((w << SHARE_BITS) / (w + 65536u));
 }
 
@@ -183,7 +188,7 @@ void bnn_head_consolidate(bnn_learner *self)
     int32_t store = 0;
     for (int pass = 0; pass < 2; pass++) { /* first the largest weight, then all of them at its exponent */
         for (uint32_t c = 0; c < config->capacity; c++) {
-            const int64_t share = self->memory.cur[c] != 0 ? share_of_past(self, c) : (int64_t)1 << SHARE_BITS;
+            const int64_t share = share_of_past(self, c);
             for (uint32_t i = c * features; i < (c + 1) * features; i++) {
                 const int64_t v = consolidated(self, &plan, i, share);
                 if (pass == 0) {

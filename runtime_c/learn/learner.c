@@ -88,13 +88,15 @@ static uint32_t count_classes(bnn_learner *self, const uint16_t *labels, uint32_
 static uint32_t fresh_per_step(const bnn_learn_config *config, uint32_t new_classes, uint32_t old_classes)
 {
     const uint32_t classes = new_classes + old_classes;
+    uint32_t fresh;
     if (old_classes == 0) {
         return config->batch;
     }
     if (config->new_per_batch != 0) {
         return config->new_per_batch;
     }
-    return (2u * config->batch * new_classes + classes) / (2u * classes) + (2u * config->batch * new_classes < classes);
+    fresh = (2u * config->batch * new_classes + classes) / (2u * classes);
+    return fresh == 0 ? 1u : fresh;
 }
 
 /* The first step knows which classes are present: those of the buffer and of the replay memory. */
@@ -185,15 +187,15 @@ bnn_status bnn_learner_step(bnn_learner *self)
 bnn_status bnn_learner_end(bnn_learner *self)
 {
     bnn_learn_state *const s = &self->state;
-    const size_t words = self->config->latent_words;
     if (s->phase == BNN_LEARN_IDLE || (s->phase == BNN_LEARN_COLLECT && s->buffered != 0)) {
         return BNN_E_STATE;
     }
     if (s->buffered != 0) {
+        const uint32_t *latent = self->memory.buffer_latents;
         bnn_replay_refill refill = bnn_replay_begin(self, s->buffered);
         bnn_head_consolidate(self);
-        for (uint32_t i = 0; i < s->buffered; i++) {
-            bnn_replay_put(self, &refill, self->memory.buffer_latents + i * words, self->memory.buffer_labels[i]);
+        for (uint32_t i = 0; i < s->buffered; i++, latent += self->config->latent_words) {
+            bnn_replay_put(self, &refill, latent, self->memory.buffer_labels[i]);
         }
         s->experiences++;
     }

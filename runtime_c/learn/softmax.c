@@ -41,7 +41,7 @@ void bnn_softmax_gradient(const bnn_learn_config *config, int32_t r, int32_t e, 
     }
     for (uint32_t c = 0; c < config->capacity; c++) {
         const uint32_t p = (2u * p_max * (uint32_t)acc[c] + sum) / (2u * sum);
-        const uint32_t above = p + (c == label ? 0u : p_max); /* (p - p_max * onehot) + p_max, never negative */
+        const uint32_t above = p + (c == label ? 0u : p_max); /* p - p_max * onehot, raised above 0 */
         acc[c] = (int32_t)((2u * above * g_max + p_max) / (2u * p_max)) - (int32_t)g_max;
     }
 }

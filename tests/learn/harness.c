@@ -2,8 +2,6 @@
 /* harness.c -- see harness.h. A latent's first word is the row of the script's feature table. */
 #include "harness.h"
 
-#include <string.h>
-
 #include "bnn/learn.h"
 
 enum { OP_BEGIN = 1, OP_ADD, OP_STEP, OP_END, OP_ABANDON, OP_SCORES };
@@ -18,11 +16,17 @@ typedef struct {
     int32_t *scores;
 } harness;
 
+static void take(harness *h, void *to, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        ((uint8_t *)to)[i] = *h->at++;
+    }
+}
+
 static uint32_t word(harness *h)
 {
     uint32_t v;
-    memcpy(&v, h->at, sizeof v);
-    h->at += sizeof v;
+    take(h, &v, sizeof v);
     return v;
 }
 
@@ -84,10 +88,8 @@ static void setup(harness *h)
 {
     uint64_t seed;
     bnn_learn_memory memory;
-    memcpy(&h->config, h->at, sizeof h->config); /* all fields are 32 bits wide */
-    h->at += sizeof h->config;
-    memcpy(&seed, h->at, sizeof seed);
-    h->at += sizeof seed;
+    take(h, &h->config, sizeof h->config); /* all fields are 32 bits wide */
+    take(h, &seed, sizeof seed);
     h->rows = word(h);
     h->row_bytes = h->config.features * (h->config.stream_type == BNN_S8 ? 1u : 2u);
     h->table = h->at;

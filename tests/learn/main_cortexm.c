@@ -6,7 +6,12 @@ extern const uint8_t script_begin[], script_end[];
 extern uint32_t stack_top;
 void reset(void);
 
-__attribute__((section(".vectors"), used)) static const void *const vectors[16] = {&stack_top, (const void *)reset};
+typedef struct {
+    const void *stack;
+    void (*handler[15])(void);
+} vector_table;
+
+__attribute__((section(".vectors"), used)) static const vector_table vectors = {&stack_top, {reset}};
 
 static uint64_t memory[11000]; /* 86 KiB */
 static size_t used;

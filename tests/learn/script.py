@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts of learner calls, run by the C harness and by the twin; both give one line of checksums per call."""
+"""Scripts of learner calls, for the C harness and for the twin; both give one line of checksums a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,16 @@ from bnngen.lower.learning_view import learn_view
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtime_c"
 SOURCES = [*sorted((RUNTIME / "learn").glob("*.c")), HERE / "harness.c"]
+WARNINGS = [
+    "-std=c99",
+    "-Wall",
+    "-Wextra",
+    "-pedantic",
+    "-Wconversion",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Werror",
+]
 OPS = {"begin": 1, "add": 2, "step": 3, "end": 4, "abandon": 5, "scores": 6}
 Call = tuple[str, int, tuple[int, ...]]  # name; label, or row to score; latent
 
@@ -40,8 +50,10 @@ class Case:
         """The smallest integer graph that carries the metadata."""
         dtype = {1: S8, 2: S16}[self.table.itemsize]
         cut = Latent("cut", (0.0,) * 32, (0.0,) * 32, (1.0,) * 32)
-        tensors = {"cut": Tensor("cut", (self.words, 1, 32), dtype, self.scale),
-                   "features": Tensor("features", self.table.shape[1:], dtype, self.scale)}
+        tensors = {
+            "cut": Tensor("cut", (self.words, 1, 32), dtype, self.scale),
+            "features": Tensor("features", self.table.shape[1:], dtype, self.scale),
+        }
         meta = ModelMeta("toy", ("a", "b"), (), 1.0, 0.0, latent=cut, head=self.head)
         return Graph((), tensors, "cut", "features", meta)
 
@@ -50,15 +62,22 @@ class Case:
         return (row, *((row * 2654435761 + i) % 2**32 for i in range(1, self.words)))
 
     def twin(self) -> Twin:
-        return Twin(self.head, self.scale, (self.table.shape[1], self.words), self.config,
-                    lambda latents: self.table[latents[:, 0]], self.seed)
+        return Twin(
+            self.head,
+            self.scale,
+            (self.table.shape[1], self.words),
+            self.config,
+            lambda latents: self.table[latents[:, 0]],
+            self.seed,
+        )
 
     def encode(self, calls: Sequence[Call]) -> bytes:
         """Return the script: config, seed, table, calls."""
         view = learn_view("toy", learning_constants(self.graph, self.config), _Zeros())
         codes = {"BNN_S8": 1, "BNN_S16": 2}
         config = [codes.get(value) or int(value.rstrip("u")) for _, value in view.settings]
-        parts = [b"".join(struct.pack("<I", v % 2**32) for v in config), struct.pack("<QI", self.seed, len(self.table))]
+        parts = [struct.pack(f"<{len(config)}I", *(value % 2**32 for value in config))]
+        parts.append(struct.pack("<QI", self.seed, len(self.table)))
         table = self.table.tobytes()
         parts.append(table + bytes(-len(table) % 4))
         for name, value, latent in calls:
@@ -90,9 +109,8 @@ def twin_lines(case: Case, calls: Sequence[Call]) -> list[str]:
 
 def build(out: Path, compiler: Sequence[str], main: Sequence[str | Path]) -> Path:
     """Compile the learner and the harness with a platform's main; return the program."""
-    warnings = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
-    command = [*compiler, *warnings, f"-I{RUNTIME / 'include'}", f"-I{HERE}", *map(str, SOURCES), *map(str, main)]
-    subprocess.run([*command, "-o", str(out)], check=True, timeout=120)
+    paths = [f"-I{RUNTIME / 'include'}", f"-I{HERE}", *map(str, SOURCES), *map(str, main)]
+    subprocess.run([*compiler, *WARNINGS, *paths, "-o", str(out)], check=True, timeout=120)
     return out
 
 
@@ -103,15 +121,27 @@ def program_lines(command: Sequence[str], timeout: int = 60) -> list[str]:
     return done.stdout.splitlines()
 
 
-def experience(case: Case, rows: Sequence[int], labels: Sequence[int]) -> list[Call]:
-    """begin, one add per row, steps until the learner is done (as many as the twin needs), end, one scoring."""
-    config, calls = case.config, [("begin", 0, ())]
+def experience(case: Case, rows: Sequence[int], labels: Sequence[int], fresh: int) -> list[Call]:
+    """begin, one add per row, steps until the learner is done and one more, end, one scoring."""
+    calls: list[Call] = [("begin", 0, ())]
     calls += [("add", int(label), case.latent(int(row))) for row, label in zip(rows, labels, strict=True)]
-    most = config.epochs * -(-min(len(rows), config.buffer) // (config.new_per_batch or 1))
-    calls += [("step", 0, ())] * (most + 1 if len(rows) else 1)
+    calls += [("step", 0, ())] * (case.config.epochs * -(-min(len(rows), case.config.buffer) // fresh) + 1)
     return [*calls, ("end", 0, ()), ("scores", int(rows[0]) if len(rows) else 0, ())]
 
 
-def config_words() -> int:
-    """Number of options in LearnConfig; a new one must find its way into these tests."""
-    return len(fields(LearnConfig))
+def play(case: Case, shows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Call]:
+    """Return the calls of several experiences, each given as (rows, labels), with the steps they need."""
+    calls: list[Call] = []
+    known: set[int] = set()
+    for rows, labels in shows:
+        new = {int(label) for label in labels}
+        calls += experience(case, rows, labels, fresh_samples(case.config, len(new), len(known)))
+        known |= new
+    return calls
+
+
+def fresh_samples(config: LearnConfig, new: int, old: int) -> int:
+    """Return the new samples of a minibatch; exact where every class fits the buffer and the memory."""
+    if not old or not new:
+        return config.batch
+    return config.new_per_batch or max(1, int(config.batch * new / (new + old) + 0.5))

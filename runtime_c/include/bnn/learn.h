@@ -110,7 +110,7 @@ void bnn_learner_init(bnn_learner *self, const bnn_learn_config *config, const b
 /* Open an experience. BNN_E_STATE when one is open. */
 bnn_status bnn_learner_begin(bnn_learner *self);
 
-/* Offer one sample. BNN_E_LABEL: label >= capacity. BNN_E_STATE: no open experience, or training has begun. */
+/* Offer one sample. BNN_E_LABEL: label >= capacity. BNN_E_STATE: none open, or training has begun. */
 bnn_status bnn_learner_add(bnn_learner *self, const uint32_t *latent, uint32_t label);
 
 /* Train on one minibatch. BNN_MORE: call again. BNN_OK: nothing left. BNN_E_STATE: no open experience. */
