@@ -31,8 +31,8 @@ MATCHED = re.compile(r'^Section (\S+), range .*: matched\.$', re.MULTILINE)
 
 @dataclass(frozen=True)
 class FlashOptions:
-    """tool: None for the target's own; host: for ssh; server: address of a gdb server, for gdb; None powers on
-    an emulated board."""
+    """tool: None for the target's own; host: for ssh; server: address of a gdb server, for gdb (None: power
+    on an emulated board)."""
 
     tool: str | None = None
     host: str | None = None
@@ -68,8 +68,8 @@ def _gdb_command(server: str, image: Path) -> list[str]:
 
 def _machine_behind_gdb(target: Target) -> str:
     """What gdb starts by itself and talks to over a pipe: the emulated board, halted."""
-    machine = ["exec", target.emulator.program, *target.emulator.args, "-display", "none", "-S", "-gdb", "stdio"]
-    return "| " + " ".join(machine)
+    machine = [target.emulator.program, *target.emulator.args, "-display", "none", "-S", "-gdb", "stdio"]
+    return "| exec " + " ".join(machine)
 
 
 def flash_command(target: Target, image: Path, options: FlashOptions = FlashOptions()) -> list[str]:

@@ -25,11 +25,10 @@ GOLDEN = {
     "openocd": ["openocd", "-f", "interface/stlink.cfg", "-f", "target/stm32f4x.cfg",
                 "-c", "program {build/tiny-stm32f405/tiny_uart.elf} verify reset exit"],
     "pyocd": ["pyocd", "load", "--no-wait", "--target", "stm32f405rg", "--format", "elf", str(ELF)],
-    "gdb": ["gdb-multiarch", "-batch", "-nx", "-ex", "set tcp connect-timeout 5",
-            "-ex", "target extended-remote | exec qemu-system-arm -M netduinoplus2 -display none -S -gdb stdio",
-            "-ex", "load", "-ex", "compare-sections",
-            "-ex", "set $sp = *((unsigned *) &vectors)", "-ex", "set $pc = *((unsigned *) &vectors + 1) & ~1",
-            "-ex", "detach", str(ELF)],
+    "gdb": ["gdb-multiarch", "-batch", "-nx", "-ex", "set tcp connect-timeout 5", "-ex",
+            "target extended-remote | exec qemu-system-arm -M netduinoplus2 -display none -S -gdb stdio",
+            "-ex", "load", "-ex", "compare-sections", "-ex", "set $sp = *((unsigned *) &vectors)",
+            "-ex", "set $pc = *((unsigned *) &vectors + 1) & ~1", "-ex", "detach", str(ELF)],
 }  # fmt: skip
 
 
@@ -132,7 +131,8 @@ def test_gdb_flashes_the_emulated_board_and_the_program_runs(built):
 def test_gdb_without_a_server_powers_on_an_emulated_board(built):
     need(FLASH_PROGRAMS["gdb"], emulator(STM32))
     image = image_of(built("stm32f405"), "gdb")
-    assert f"the emulated board runs model {project.HASH}: 3 classes" in flash(STM32, image, FlashOptions("gdb"))
+    said = flash(STM32, image, FlashOptions("gdb"))
+    assert f"the emulated board runs model {project.HASH}: 3 classes" in said
     status, said = run_tool(flash_command(STM32, image, FlashOptions("gdb")), timeout_s=30)  # as printed
     flashing._judge("gdb", [], status, said)
 
