@@ -147,9 +147,9 @@ def binary_cases() -> Iterator[Case]:
     for groups, in_c, out_c in ((2, 66, 6), (3, 96, 33), (32, 32, 64), (2, 128, 128)):
         for pad_value in (0, 1):
             shapes.append(("groups", conv_shape(in_c, out_c, groups=groups, pad_value=pad_value)))
-    deep = dict(in_h=2, in_w=3, k_h=5, k_w=5, pad_top=2, pad_left=2, pad_bottom=2, pad_right=2)
-    shapes.append(("lanes flushed twice", conv_shape(320, 5, pad_value=1, **deep)))
-    shapes.append(("lanes flushed twice", conv_shape(320, 5, pad_value=0, **deep)))
+    deep = dict(in_h=6, in_w=5, k_h=5, k_w=5, pad_top=2, pad_left=2, pad_bottom=2, pad_right=2)
+    shapes.append(("lanes flushed twice", conv_shape(352, 5, pad_value=1, **deep)))
+    shapes.append(("lanes flushed twice", conv_shape(352, 5, pad_value=0, **deep)))
     for number, (name, shape) in enumerate(shapes):
         out_type, narrow = (S8, S16)[number % 2], number // 2 % 2
         full = replace(shape, in_type=BITS, out_type=out_type, narrow=narrow)
