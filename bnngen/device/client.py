@@ -28,6 +28,7 @@ FRAME_OVERHEAD = 16
 HELLO_FLUSHES = (0, 0, 64, 1024, 16384, 262144)
 HELLO_TIMEOUT_S = 1.0
 SLOWEST_BYTES_PER_S = 2000
+STACKING_ERROR = 1 << 12  # CFSR.STKERR (ARMv7-M ARM, B3.2.15)
 
 STATUS = {
     -1: "a length does not fit", -2: "memory is not aligned", -3: "the label is outside the head's capacity",
@@ -148,9 +149,12 @@ class DeviceClient:
 
     def _fault(self, payload: bytes) -> DeviceError:
         pc, lr, cfsr, address = struct.unpack("<4I", payload)
+        where = f"pc {pc:#010x}, lr {lr:#010x}, CFSR {cfsr:#010x}, BFAR {address:#010x}"
+        if cfsr & STACKING_ERROR:
+            return DeviceError("the stack has grown out of its memory", where=self.transport.name, why=where,
+                               fix="raise budget.stack_bytes in the target's description; reset the board")
         return DeviceError("the program on the device has stopped with a fault", where=self.transport.name,
-                           why=f"pc {pc:#010x}, lr {lr:#010x}, CFSR {cfsr:#010x}, BFAR {address:#010x}",
-                           fix="look up pc with addr2line; reset the board")
+                           why=where, fix="look up pc with addr2line; reset the board")
 
     def request(self, command: Command, payload: bytes = b"", timeout_s: float | None = None) -> bytes:
         """Send one command and return the payload of its answer. DeviceRefused: a negative status.
