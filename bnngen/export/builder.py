@@ -88,9 +88,7 @@ class GraphBuilder:
             constants = [self._constant(f"{layer}/{part}", array) for part, array in step.constants]
             domain, _, op = step.op.rpartition(".")
             node_name = f"{layer}/{step.part}" if step.part else layer
-            node = helper.make_node(
-                op, [*inputs, *constants], [name], node_name, domain=domain, **step.attributes
-            )
+            node = helper.make_node(op, [*inputs, *constants], [name], node_name, domain=domain, **step.attributes)
             self.nodes.append(node)
             inputs = [name]
         return inputs[0]

@@ -79,13 +79,15 @@ class ExportConfig:
 class Check:
     """Keras against onnxruntime on the calibration images, scores before softmax.
 
-    agreement: share of the images on which both choose the same class.
+    agreement: share of the images on which both choose the same class. flipped: images on which a score differs
+    by more than rounding explains, since a value within rounding of zero took the other sign.
     """
 
     images: int
     max_difference: float
     mean_difference: float
     agreement: float
+    flipped: int
 
 
 @dataclass(frozen=True)

@@ -123,11 +123,7 @@ def _gemm(site: Site, value: Value) -> Value:
 def _is_binary(site: Site, value: Value, input_quantizer: Any, kernel_quantizer: Any) -> bool:
     """True for a binary layer, False for a real-valued one. Raises ModelError for a mixture."""
     for what, quantizer in (("input", input_quantizer), ("kernel", kernel_quantizer)):
-        known = (
-            quantizer is None
-            or is_sign(quantizer)
-            or (what == "kernel" and isinstance(quantizer, SCALED_SIGN))
-        )
+        known = quantizer is None or is_sign(quantizer) or (what == "kernel" and isinstance(quantizer, SCALED_SIGN))
         if not known:
             names = SIGN_NAMES + (", magnitude_aware_sign" if what == "kernel" else "")
             raise site.error(

@@ -39,6 +39,7 @@ from bnngen.export.site import Site
 from bnngen.frontend import spelling
 
 LEAST_AGREEMENT = 0.99
+FLIP = 1e-4  # relative to the largest score: rounding alone stays near 1e-6, one flipped sign is above
 
 
 def export_model(config: ExportConfig, progress: Progress) -> ExportResult:
@@ -61,16 +62,8 @@ def export_model(config: ExportConfig, progress: Progress) -> ExportResult:
     model = graph.builder.model(info.name, len(info.trained_classes))
     seen = observe(model, images, graph.builder.real, cut, progress)
     check = _compare(keras, images, seen.scores, progress)
-    metadata = {
-        "schema": spelling.METADATA_SCHEMA,
-        "name": info.name,
-        "classes": info.classes,
-        "trained_classes": info.trained_classes,
-        "input": {"scale": info.input_scale, "offset": info.input_offset},
-        "ranges": seen.ranges,
-        "source": _source(info, pixels),
-        **_learning(graph, cut, seen, capacity),
-    }
+    learning = _learning(graph, cut, seen, capacity)
+    metadata = {**_description(info, pixels), "ranges": seen.ranges, **learning}
     size = _write(model, metadata, config.out)
     shape = graph.shapes()[cut] if cut else None
     return ExportResult(
@@ -189,13 +182,21 @@ def _learning(graph: ExportedGraph, cut: str | None, seen: Observation, capacity
     }
 
 
-def _source(info: ModelInfo, pixels: np.ndarray) -> dict[str, str]:
+def _description(info: ModelInfo, pixels: np.ndarray) -> dict[str, Any]:
+    """Return the metadata that calibration does not change. pixels: the calibration images."""
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     return {
-        "tool": f"bnngen {bnngen.__version__}",
-        "data": info.data,
-        "data_sha256": info.data_sha256,
-        "calibration": f"{len(pixels)} images, sha256 {digest}",
+        "schema": spelling.METADATA_SCHEMA,
+        "name": info.name,
+        "classes": info.classes,
+        "trained_classes": info.trained_classes,
+        "input": {"scale": info.input_scale, "offset": info.input_offset},
+        "source": {
+            "tool": f"bnngen {bnngen.__version__}",
+            "data": info.data,
+            "data_sha256": info.data_sha256,
+            "calibration": f"{len(pixels)} images, sha256 {digest}",
+        },
     }
 
 
@@ -224,14 +225,13 @@ def _compare(keras: tf.keras.Model, images: np.ndarray, scores: np.ndarray, prog
             why=f"the largest difference of a score is {difference.max():.3g}; nothing was written",
             fix="this is a fault of bnngen unless values lie at sign thresholds: please report the model",
         )
-    return Check(len(images), float(difference.max()), float(difference.mean()), agreement)
+    flipped = int((difference.max(axis=1) > FLIP * max(1.0, np.abs(reference).max())).sum())
+    return Check(len(images), float(difference.max()), float(difference.mean()), agreement, flipped)
 
 
 def _check_out(out: Path) -> None:
     if not out.parent.is_dir():
-        raise UsageError(
-            f"there is no folder {out.parent}", where=str(out), fix="create it, or choose another -o"
-        )
+        raise UsageError(f"there is no folder {out.parent}", where=str(out), fix="create it, or choose another -o")
     if out.is_dir():
         raise UsageError(f"{out} is a folder", fix="name a file: -o model.onnx")
 
@@ -247,7 +247,5 @@ def _write(model: onnx.ModelProto, metadata: dict[str, Any], out: Path) -> int:
         os.replace(partial, out)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise DataError(
-            f"{out} cannot be written", why=str(error), fix="free space, or choose another -o"
-        ) from error
+        raise DataError(f"{out} cannot be written", why=str(error), fix="free space, or choose another -o") from error
     return len(content)

@@ -63,9 +63,7 @@ def run_batches(model: tf.keras.Model, images: np.ndarray) -> Iterator[np.ndarra
 def load_keras(path: Path) -> tf.keras.Model:
     """Return the model in a .keras or .h5 file. Raises UsageError, ModelError."""
     if not path.is_file():
-        raise UsageError(
-            f"there is no file {path}", fix="bnngen train BACKBONE --data DATA writes model.keras"
-        )
+        raise UsageError(f"there is no file {path}", fix="bnngen train BACKBONE --data DATA writes model.keras")
     if path.suffix not in SUFFIXES:
         raise ModelError(
             f"{path.name} is not a Keras file",
@@ -102,9 +100,7 @@ def list_layers(model: tf.keras.Model) -> LayerList:
     output = _collect(model, {}, calls, "")
     shape = _fixed_shape(model.inputs[0], f"model {model.name}")
     if len(shape) != 3:
-        raise ModelError(
-            f"the model's input is {list(shape)}, not an image [H, W, C]", where=f"model {model.name}"
-        )
+        raise ModelError(f"the model's input is {list(shape)}, not an image [H, W, C]", where=f"model {model.name}")
     return LayerList(tuple(calls), _key(model.inputs[0]), output, shape)
 
 

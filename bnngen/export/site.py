@@ -57,9 +57,7 @@ class Site:
                 fix="build the model with data_format='channels_last', Keras's default",
             )
 
-    def emit(
-        self, inputs: Sequence[Value], steps: Sequence[Step], shape: tuple[int, ...] | None = None
-    ) -> Value:
+    def emit(self, inputs: Sequence[Value], steps: Sequence[Step], shape: tuple[int, ...] | None = None) -> Value:
         """Append the layer's nodes and return its output: of Keras's shape, or a map that Keras sees flat.
 
         shape: [H, W, C] of the output where it differs from Keras's.
@@ -82,8 +80,7 @@ class Site:
             return [Step("sign", SIGN)]
         name = getattr(function, "__name__", type(function).__name__)
         raise self.error(
-            f"activation {name} is not supported"
-            + (" in the middle of a model" if name == "softmax" else ""),
+            f"activation {name} is not supported" + (" in the middle of a model" if name == "softmax" else ""),
             why="targets compute integers: linear, relu and signs only; a softmax may stand at the end",
             fix=f"train with activation='relu', or with one of {SIGN_NAMES}",
         )

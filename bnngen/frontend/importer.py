@@ -53,7 +53,7 @@ class Importer:
     def alias(self, name: str, value: Value) -> None:
         """Let the ONNX tensor `name` be `value`: a layout move writes no Graph node."""
         if not name or name in self.values or name in self.constants:
-            raise ModelError(f"tensor {name or '(without a name)'} is written twice", fix=REEXPORT)
+            raise ModelError(f"tensor {name or '(without a name)'} is written twice", where="graph", fix=REEXPORT)
         self.values[name] = value
 
     def add(self, node: ir.Node, shape: tuple[int, ...], layout: str, dtype: str = ir.FLOAT) -> None:
@@ -114,9 +114,7 @@ class Importer:
                 fix=REEXPORT,
             )
         array = read_array(self.constants[name])
-        fits = len(array.shape) == len(shape) and all(
-            w in (None, h) for h, w in zip(array.shape, shape, strict=True)
-        )
+        fits = len(array.shape) == len(shape) and all(w in (None, h) for h, w in zip(array.shape, shape, strict=True))
         if array.dtype != kind or not fits or array.size == 0:
             raise ModelError(
                 f"constant {name} is {array.dtype} {list(array.shape)}",
@@ -127,9 +125,7 @@ class Importer:
         return array
 
 
-def attributes(
-    call: Call, defaults: Mapping[str, Any], fixed: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def attributes(call: Call, defaults: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the node's attributes over their defaults.
 
     An attribute in `fixed` must have that value; one that is in neither, or of another type than its default
@@ -158,9 +154,7 @@ def attributes(
 
 def window(call: Call, kernel: tuple[int, int], values: Mapping[str, Any]) -> ir.Window:
     """Return the sliding window of a node from its attributes strides, pads and dilations."""
-    made = ir.Window(
-        kernel, tuple(values["strides"]), tuple(values["pads"]), tuple(values.get("dilations", (1, 1)))
-    )
+    made = ir.Window(kernel, tuple(values["strides"]), tuple(values["pads"]), tuple(values.get("dilations", (1, 1))))
     if min(*kernel, *made.stride, *made.dilation) < 1 or min(made.pads) < 0:
         raise ModelError(
             f"a window of {kernel} with strides {made.stride}, pads {made.pads} and dilations "

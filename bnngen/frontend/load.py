@@ -28,10 +28,7 @@ def load_onnx(path: str | Path) -> ir.Graph:
     """
     path = Path(path)
     model, digest = proto.read_model(path)
-    try:
-        graph = _load(model, path)
-    except UnicodeDecodeError as error:  # protobuf decodes names when they are read, not when it parses
-        raise proto.damaged(str(path), "a name") from error
+    graph = _load(model, path)
     source = {**graph.meta.source, "onnx_sha256": digest}
     return dataclasses.replace(graph, meta=dataclasses.replace(graph.meta, source=source))
 
@@ -44,7 +41,7 @@ def _load(model: onnx.ModelProto, path: Path) -> ir.Graph:
         call = proto.read_call(node, position)
         if call.op not in OPERATORS:
             raise _unsupported(call)
-        OPERATORS[call.op](importer, call)
+        OPERATORS[call.op].read(importer, call)
     output = _output(model.graph, importer)
     check_meta(meta, importer.tensors, output)
     real = {tensor.name for tensor in importer.tensors.values() if tensor.dtype == ir.FLOAT}
@@ -67,9 +64,7 @@ def _start(graph: onnx.GraphProto, meta: ir.ModelMeta) -> Importer:
     kind = graph.input[0].type.tensor_type
     shape = tuple(dim.dim_value for dim in kind.shape.dim)[1:]
     if kind.elem_type != TensorProto.FLOAT or len(shape) != 3:
-        raise ModelError(
-            "the graph's input is not float32 [N, H, W, C]", where=spelling.INPUT, fix=proto.REEXPORT
-        )
+        raise ModelError("the graph's input is not float32 [N, H, W, C]", where=spelling.INPUT, fix=proto.REEXPORT)
     uses = Counter(name for node in graph.node for name in node.input)
     uses.update(part.tensor for part in (meta.latent, meta.head) if part is not None)
     uses[spelling.OUTPUT] += 1
@@ -89,9 +84,7 @@ def _output(graph: onnx.GraphProto, importer: Importer) -> str:
     value = importer.values.get(spelling.OUTPUT, Value("", ""))
     tensor = importer.tensors.get(value.tensor)
     if tensor is None or len(tensor.shape) != 1 or tensor.dtype != ir.FLOAT:
-        raise ModelError(
-            "the graph's output is not a real-valued vector", where=spelling.OUTPUT, fix=proto.REEXPORT
-        )
+        raise ModelError("the graph's output is not a real-valued vector", where=spelling.OUTPUT, fix=proto.REEXPORT)
     return tensor.name
 
 

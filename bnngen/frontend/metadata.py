@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import Any
 
 import onnx
@@ -14,6 +14,7 @@ from bnngen.frontend import spelling
 from bnngen.frontend.proto import REEXPORT
 from bnngen.ir import FLOAT, HeadInput, Latent, ModelMeta, Tensor
 
+LARGEST = sys.float_info.max
 WHERE = f"metadata property {spelling.METADATA_KEY}"
 
 
@@ -22,7 +23,7 @@ def read_meta(model: onnx.ModelProto) -> ModelMeta:
     text = next(entry.value for entry in model.metadata_props if entry.key == spelling.METADATA_KEY)
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong("it is not JSON") from error
     if not isinstance(data, dict) or data.get("schema") != spelling.METADATA_SCHEMA:
         raise _wrong(f"its schema is not {spelling.METADATA_SCHEMA}")
@@ -48,9 +49,7 @@ def check_meta(meta: ModelMeta, tensors: dict[str, Tensor], output: str) -> None
     if len(trained) != len(meta.trained_classes) or not trained <= set(range(len(meta.classes))):
         raise _wrong("trained_classes are not distinct indices into classes")
     if tensors[output].size != len(trained):
-        raise _wrong(
-            f"the graph has {tensors[output].size} scores, trained_classes has {len(trained)} entries"
-        )
+        raise _wrong(f"the graph has {tensors[output].size} scores, trained_classes has {len(trained)} entries")
     missing = [t.name for t in tensors.values() if t.dtype == FLOAT and t.name not in meta.ranges]
     if missing:
         raise _wrong(f"no range for tensor {missing[0]}")
@@ -69,8 +68,7 @@ def _latent(data: Any) -> Latent:
     if not isinstance(data, dict):
         raise _wrong("latent is not an object")
     columns = [
-        tuple(_finite(v, f"latent.{key}") for v in _get(data, key, list))
-        for key in ("threshold", "low", "high")
+        tuple(_finite(v, f"latent.{key}") for v in _get(data, key, list)) for key in ("threshold", "low", "high")
     ]
     return Latent(_get(data, "tensor", str), *columns)
 
@@ -78,9 +76,7 @@ def _latent(data: Any) -> Latent:
 def _head(data: Any) -> HeadInput:
     if not isinstance(data, dict):
         raise _wrong("head is not an object")
-    return HeadInput(
-        _get(data, "tensor", str), _number(data, "lo"), _number(data, "hi"), _get(data, "capacity", int)
-    )
+    return HeadInput(_get(data, "tensor", str), _number(data, "lo"), _number(data, "hi"), _get(data, "capacity", int))
 
 
 def _tensor(tensors: dict[str, Tensor], name: str) -> Tensor:
@@ -117,7 +113,7 @@ def _number(data: dict[str, Any], key: str) -> float:
 
 
 def _finite(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise _wrong(f"{what} is not a finite number")
     return float(value)
 

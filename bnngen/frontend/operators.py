@@ -63,9 +63,7 @@ def _conv(importer: Importer, call: Call) -> None:
     importer.add(node, shape, NCHW)
 
 
-def _convolved(
-    call: Call, tensor: ir.Tensor, weights: np.ndarray, geometry: ir.Window, groups: int
-) -> tuple[int, ...]:
+def _convolved(call: Call, tensor: ir.Tensor, weights: np.ndarray, geometry: ir.Window, groups: int) -> tuple[int, ...]:
     """Return the output shape [H, W, C]. Raises ModelError where channels, groups or sizes do not fit."""
     c_out, c_in = weights.shape[:2]
     if groups < 1 or c_in * groups != tensor.channels or c_out % groups:
@@ -85,9 +83,7 @@ def _channels_last(weights: np.ndarray) -> np.ndarray:
 def _batch_norm(importer: Importer, call: Call) -> None:
     value, tensor = importer.operand(call, 0, (NCHW, VECTOR))
     epsilon = attributes(call, {"epsilon": 1e-5}, {"training_mode": 0, "momentum": 0.9})["epsilon"]
-    gamma, beta, mean, variance = (
-        importer.constant(call, i, np.float32, (tensor.channels,)) for i in range(1, 5)
-    )
+    gamma, beta, mean, variance = (importer.constant(call, i, np.float32, (tensor.channels,)) for i in range(1, 5))
     if not (variance + np.float32(epsilon) > 0).all():
         raise ModelError("variance + epsilon is not positive", where=call.where, fix=REEXPORT)
     node = ir.BatchNorm(call.name, (tensor.name,), call.outputs[0], gamma, beta, mean, variance, epsilon)
@@ -100,9 +96,7 @@ def _batch_norm(importer: Importer, call: Call) -> None:
 
 
 def _only_shifts(norm: ir.BatchNorm) -> bool:
-    return bool(
-        (norm.gamma == 1).all() and (norm.mean == 0).all() and (norm.variance + norm.epsilon == 1).all()
-    )
+    return bool((norm.gamma == 1).all() and (norm.mean == 0).all() and (norm.variance + norm.epsilon == 1).all())
 
 
 def _only_reader(importer: Importer, call: Call) -> ir.Node | None:
@@ -240,24 +234,39 @@ def _gemm(importer: Importer, call: Call) -> None:
     attributes(call, {}, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0})
     weights = importer.constant(call, 1, np.float32, (tensor.size, None))
     bias = importer.constant(call, 2, np.float32, (weights.shape[1],)) if len(call.inputs) > 2 else None
-    importer.add(
-        ir.Dense(call.name, (tensor.name,), call.outputs[0], weights, bias), (weights.shape[1],), VECTOR
-    )
+    importer.add(ir.Dense(call.name, (tensor.name,), call.outputs[0], weights, bias), (weights.shape[1],), VECTOR)
 
 
-OPERATORS: dict[str, Callable[[Importer, Call], None]] = {
-    f"{spelling.DOMAIN}.Sign": _sign,
-    f"{spelling.DOMAIN}.BinaryConv2D": _binary_conv2d,
-    "Conv": _conv,
-    "BatchNormalization": _batch_norm,
-    "Mul": _mul,
-    "Add": _add,
-    "Relu": _relu,
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
-    "GlobalAveragePool": _global_average_pool,
-    "Transpose": _transpose,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Gemm": _gemm,
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """How an operator is read: the function, its most inputs, and whether it may have attributes."""
+
+    function: Callable[[Importer, Call], None]
+    inputs: int
+    attributes: bool = True
+
+    def read(self, importer: Importer, call: Call) -> None:
+        """Add what the node means. Raises ModelError."""
+        if len(call.inputs) > self.inputs:
+            raise ModelError(f"the node has {len(call.inputs)} inputs", where=call.where, fix=REEXPORT)
+        if not self.attributes:
+            attributes(call, {})
+        self.function(importer, call)
+
+
+OPERATORS = {
+    f"{spelling.DOMAIN}.Sign": Operator(_sign, 1, attributes=False),
+    f"{spelling.DOMAIN}.BinaryConv2D": Operator(_binary_conv2d, 2),
+    "Conv": Operator(_conv, 3),
+    "BatchNormalization": Operator(_batch_norm, 5),
+    "Mul": Operator(_mul, 2, attributes=False),
+    "Add": Operator(_add, 2, attributes=False),
+    "Relu": Operator(_relu, 1, attributes=False),
+    "MaxPool": Operator(_max_pool, 1),
+    "AveragePool": Operator(_average_pool, 1),
+    "GlobalAveragePool": Operator(_global_average_pool, 1, attributes=False),
+    "Transpose": Operator(_transpose, 1),
+    "Reshape": Operator(_reshape, 2),
+    "Flatten": Operator(_flatten, 1),
+    "Gemm": Operator(_gemm, 3),
 }

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from bnngen.errors import ModelError, UsageError
@@ -54,7 +55,20 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise _not_onnx(path) from error
     if not model.ir_version or not model.graph.node:
         raise _not_onnx(path)
+    if not _is_text(model):
+        raise damaged(str(path), "a name")
     return model, hashlib.sha256(content).hexdigest()
+
+
+def _is_text(message: Message) -> bool:
+    """True when every string field is text: protobuf hands out bytes where they are not UTF-8."""
+    for field, value in message.ListFields():
+        values = value if field.label == FieldDescriptor.LABEL_REPEATED else [value]
+        if field.type == FieldDescriptor.TYPE_STRING and not all(isinstance(text, str) for text in values):
+            return False
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not all(_is_text(part) for part in values):
+            return False
+    return True
 
 
 def _not_onnx(path: Path) -> ModelError:
@@ -84,9 +98,7 @@ def check_dialect(model: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             fix=REEXPORT,
         )
-    known = {
-        function.name: function.SerializeToString(deterministic=True) for function in spelling.functions()
-    }
+    known = {function.name: function.SerializeToString(deterministic=True) for function in spelling.functions()}
     found = {function.name: function.SerializeToString(deterministic=True) for function in model.functions}
     if known != found:
         names = sorted(name for name in known | found if known.get(name) != found.get(name))

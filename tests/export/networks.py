@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from bnngen import interp
-from bnngen.export import export_model, run_keras, run_onnx
+from bnngen.export import export_model, run_onnx
 from bnngen.export.config import Calibration, ExportConfig, ExportResult, ModelInfo, real_images
+from bnngen.export.keras_model import run_batches, without_softmax
 from bnngen.frontend import load_onnx
 
 layers = tf.keras.layers
@@ -28,9 +29,7 @@ def silent(what: str, done: int, total: int) -> None:
     assert 0 < done <= total
 
 
-def binary_conv(
-    filters: int, kernel: int | tuple[int, int], name: str, **options: object
-) -> tf.keras.layers.Layer:
+def binary_conv(filters: int, kernel: int | tuple[int, int], name: str, **options: object) -> tf.keras.layers.Layer:
     return larq.layers.QuantConv2D(filters, kernel, name=name, **{"use_bias": False, **BINARY, **options})
 
 
@@ -86,7 +85,7 @@ def export_and_run(model: tf.keras.Model, folder: Path, **config: object) -> Exp
     x = pixels_for(model, 9, seed=6)
     graph = load_onnx(result.path)
     return Exported(
-        keras=run_keras(path, x, info),
+        keras=np.concatenate(list(run_batches(without_softmax(model), real_images(x, info)))),
         onnx=run_onnx(result.path, x),
         graph=interp.run(graph, real_images(x, info)),
         result=result,

@@ -13,8 +13,7 @@ import tensorflow as tf
 from bnngen.errors import BnngenError, DataError, ModelError, UsageError
 from bnngen.export import export_model, run_keras, run_onnx
 from bnngen.export.config import Calibration, ExportConfig, read_calibration, read_info
-
-from .networks import BINARY, binary_conv, head, info_for, layers, pixels_for, silent
+from tests.export.networks import BINARY, binary_conv, head, info_for, layers, pixels_for, silent
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -328,9 +327,7 @@ def test_the_files_beside_the_model_are_enough(tmp_path):
     result = export_model(ExportConfig(tmp_path / "model.keras", tmp_path / "model.onnx", capacity=4), silent)
     assert result.check.images == 20 and result.capacity == 4
     x = x[:5]
-    np.testing.assert_allclose(
-        run_onnx(result.path, x), run_keras(tmp_path / "model.keras", x), rtol=1e-4, atol=1e-3
-    )
+    np.testing.assert_allclose(run_onnx(result.path, x), run_keras(tmp_path / "model.keras", x), rtol=1e-4, atol=1e-3)
     with pytest.raises(DataError, match="the model takes"):
         run_onnx(result.path, x[:, :5])
     with pytest.raises(DataError, match="not uint8"):

@@ -12,8 +12,7 @@ import tensorflow as tf
 from bnngen import ir
 from bnngen.export.config import real_images
 from bnngen.frontend import load_onnx
-
-from .networks import (
+from tests.export.networks import (
     BINARY,
     assert_same,
     binary_conv,
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Larq on miss
 
 # Sizes: even and odd, both in one image, because TensorFlow pads "same" with stride 2 on one side only for
 # even sizes; 3 strides over 8 leave a remainder.
-GEOMETRY = [
+GEOMETRY = [  # padding, pad_values, stride, kernel, dilation
     ("same", 0.0, 1, 3, 1),
     ("same", 1.0, 1, 3, 1),
     ("same", 0.0, 2, 3, 1),
@@ -45,9 +44,10 @@ GEOMETRY = [
 ]
 
 
-@pytest.mark.parametrize(("padding", "pad_values", "stride", "kernel", "dilation"), GEOMETRY)
-def test_convolutions_of_every_geometry(tmp_path, padding, pad_values, stride, kernel, dilation):
+@pytest.mark.parametrize("geometry", GEOMETRY, ids=str)
+def test_convolutions_of_every_geometry(tmp_path, geometry):
     """One binary and one real convolution of the same geometry side by side, each with its batch norm."""
+    padding, pad_values, stride, kernel, dilation = geometry
     shape = dict(padding=padding, strides=stride, dilation_rate=dilation)
     image = layers.Input((8, 9, 3))
     stem = layers.BatchNormalization(name="bn")(layers.Conv2D(5, 1, name="stem")(image))
@@ -69,9 +69,7 @@ def test_groups(tmp_path):
 
 def residual(image, name_classes: int = 4) -> tf.keras.Model:
     """Two residual blocks, ReLU fused before the batch norm; max pooling and a 1x1 transition in between."""
-    x = layers.BatchNormalization(name="stem_bn")(
-        layers.Conv2D(8, 3, strides=2, padding="same", name="stem")(image)
-    )
+    x = layers.BatchNormalization(name="stem_bn")(layers.Conv2D(8, 3, strides=2, padding="same", name="stem")(image))
     for block in ("a", "b"):
         y = binary_conv(8, 3, f"{block}_conv", padding="same", pad_values=1.0, activation="relu")(x)
         x = layers.Add(name=f"{block}_add")([x, layers.BatchNormalization(name=f"{block}_bn")(y)])
@@ -180,9 +178,7 @@ def test_vectors_batch_norm_and_global_maximum(tmp_path):
 
 def test_nested_models(tmp_path):
     """Layers of a nested model stand in their place; where names collide, the model's name comes first."""
-    inner = tf.keras.Sequential(
-        [layers.Input((6, 6, 4)), layers.Conv2D(4, 3, name="conv"), layers.ReLU()], name="in"
-    )
+    inner = tf.keras.Sequential([layers.Input((6, 6, 4)), layers.Conv2D(4, 3, name="conv"), layers.ReLU()], name="in")
     image = layers.Input((6, 6, 1))
     x = inner(layers.Conv2D(4, 1, name="conv")(image))
     exported = export_and_run(randomize(tf.keras.Model(image, head(x)), 11), tmp_path)
