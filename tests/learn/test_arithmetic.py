@@ -67,9 +67,7 @@ def test_even_is_round_half_to_even():
     assert [even(Fraction(n, 2)) for n in (-3, -1, 1, 3, 5)] == [-2, 0, 0, 2, 2]
 
 
-@given(
-    st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=20), st.integers(0, 40), st.integers(0, 30)
-)
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=20), st.integers(0, 40), st.integers(0, 30))
 @settings(deadline=None)
 def test_stored_exponent_is_the_largest_that_fits(values, above, least):
     twin = random_case((1, 2), (8, 16), 8, {}, 1).twin()

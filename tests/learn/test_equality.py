@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bnngen.continual.twin import MORE
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig
 from tests.learn.script import Case, play
@@ -80,7 +81,7 @@ def overflow_case(size: int, stream: int = 16) -> Case:
     dtype = DTYPES[stream]
     table = np.full((2, size), np.iinfo(dtype).max, dtype)
     table[1, ::2] = 0
-    config = LearnConfig(replay=4, buffer=3, batch=256, epochs=3, lr=20.0)
+    config = LearnConfig(replay=4, buffer=3, batch=256, epochs=2, lr=20.0)
     return Case(HeadInput("features", 0.0, 1.0, 3), 1.0 / np.iinfo(dtype).max, 1, config, table, 5)
 
 
@@ -99,3 +100,22 @@ def test_gradient_reaches_its_bound():
     g = twin.gradient(acc, np.full(256, 2), 32767, 10)
     assert g.min() == -32767 and g.max() == 32767
     assert abs(int(g[:, 2].sum())) * 255 == 255 * 32767 * 256 < 2**31
+
+
+def test_exponents_follow_the_weights():
+    """They fall at once when weights grow, climb by at most 8 a step when they shrink, and start at the top."""
+    case = random_case((16, 6), (8, 16), 16, {"lr": 40.0, "epochs": 12}, 11)
+    twin = case.twin()
+    assert twin.tw_exp == twin.cw_exp == twin.k.e_max
+    for rows, labels in random_shows(case, (40, 40, 40), 3):
+        twin.begin()
+        for row, label in zip(rows, labels, strict=True):
+            twin.add(np.array(case.latent(int(row)), np.uint32), int(label))
+        exponents = [twin.cw_exp]
+        while twin.step() == MORE:
+            exponents.append(twin.tw_exp)
+            assert np.abs(twin.tw).max() > 16383 or twin.tw_exp - exponents[-2] == 8
+        twin.end()
+        assert max(np.diff(exponents)) <= 8
+        assert np.abs(twin.cw).max() > 16383  # no bit of the stored width is idle
+    assert min(np.diff(exponents)) < 0 < max(np.diff(exponents))

@@ -23,9 +23,7 @@ def refill(memory: TwinMemory, labels: list[int], experience: int) -> None:
 @given(st.integers(1, 40), st.lists(st.lists(st.integers(0, 7), max_size=30), max_size=6), st.booleans())
 @settings(deadline=None, max_examples=80)
 def test_never_above_its_slots(slots, experiences, balanced):
-    memory = TwinMemory(
-        LearnConfig(replay=slots, policy="balanced" if balanced else "random"), 8, 1, Pcg32(7)
-    )
+    memory = TwinMemory(LearnConfig(replay=slots, policy="balanced" if balanced else "random"), 8, 1, Pcg32(7))
     for number, labels in enumerate(experiences):
         refill(memory, labels, number)
         kept = memory.latents[: memory.filled, 0]

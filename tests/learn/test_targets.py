@@ -56,9 +56,7 @@ def test_cortex_m4(tmp_path: Path):
     script = tmp_path / "script.bin"
     script.write_bytes(case.encode(calls))
     bare = ["-ffreestanding", "-nostdlib", f"-Wl,-T,{HERE / 'cortexm.ld'}", f'-DSCRIPT="{script}"']
-    image = build(
-        tmp_path / "m4.elf", [*CORTEX_M4, *bare], [HERE / "main_cortexm.c", HERE / "script.S", "-lgcc"]
-    )
+    image = build(tmp_path / "m4.elf", [*CORTEX_M4, *bare], [HERE / "main_cortexm.c", HERE / "script.S", "-lgcc"])
     machine = ["qemu-system-arm", "-M", "netduinoplus2", "-nographic", "-monitor", "none", "-serial", "none"]
     semihosting = ["-semihosting-config", "enable=on,target=native", "-kernel", str(image)]
     assert emulated(machine + semihosting) == twin_lines(case, calls)
@@ -76,9 +74,7 @@ def objects(tmp_path: Path, flags: Sequence[str]) -> list[str]:
     paths = []
     for source in sorted((RUNTIME / "learn").glob("*.c")):
         paths.append(str(tmp_path / f"{source.stem}.o"))
-        subprocess.run(
-            [*flags, f"-I{RUNTIME / 'include'}", "-c", str(source), "-o", paths[-1]], check=True, timeout=60
-        )
+        subprocess.run([*flags, f"-I{RUNTIME / 'include'}", "-c", str(source), "-o", paths[-1]], check=True, timeout=60)
     return paths
 
 
@@ -90,9 +86,7 @@ def test_code_is_small_and_needs_no_library(tmp_path: Path, level: str):
     rows = [[int(v) for v in line.split()[:3]] for line in sizes.splitlines()[1:]]
     text, data, bss = (sum(column) for column in zip(*rows, strict=True))
     assert text <= CODE_LIMIT and data == bss == 0
-    names = subprocess.run(
-        ["arm-none-eabi-nm", "-u", *made], capture_output=True, text=True, check=True
-    ).stdout
+    names = subprocess.run(["arm-none-eabi-nm", "-u", *made], capture_output=True, text=True, check=True).stdout
     wanted = {line.split()[-1] for line in names.splitlines() if line.strip().startswith("U ")}
     foreign = {name for name in wanted if not name.startswith("bnn_")}
     assert foreign <= {"memcpy", "memset", "__aeabi_ldivmod", "__aeabi_uldivmod", "__aeabi_memclr"}
