@@ -98,9 +98,7 @@ def make_plan(program: Program, extra: Sequence[LearnBuffer | tuple[str, int, in
         *_program_buffers(program, timeline),
         *_learn_buffers([LearnBuffer(*e) for e in extra], timeline),
     ]
-    placed = min(
-        (_place(buffers, order) for order in _orders()), key=lambda p: max((b.end for b in p), default=0)
-    )
+    placed = min((_place(buffers, order) for order in _orders()), key=lambda p: max((b.end for b in p), default=0))
     arena = _round_up(max((b.end for b in placed), default=0), ALIGN)
     alive = [sum(b.bytes for b in placed if step in b.steps) for step in range(len(timeline))]
     inference = [b for b in placed if b.kind in ("activation", "scratch")]
@@ -123,10 +121,7 @@ def make_timeline(program: Program) -> tuple[Step, ...]:
 
 def _program_buffers(program: Program, timeline: Sequence[Step]) -> list[Placed]:
     """Buffers of tensors and of scratch. A tensor lives from the write to its last read, in each pass anew."""
-    passes = [
-        [i for i, step in enumerate(timeline) if (step.segment == "learn") == learn]
-        for learn in (False, True)
-    ]
+    passes = [[i for i, step in enumerate(timeline) if (step.segment == "learn") == learn] for learn in (False, True)]
     steps: dict[str, set[int]] = {}
     sizes: dict[str, int] = {}
     for value in program.values.values():
@@ -134,9 +129,7 @@ def _program_buffers(program: Program, timeline: Sequence[Step]) -> list[Placed]
         alive = steps.setdefault(value.buffer, set())
         for indices in passes:
             alive |= _lifetime(program, timeline, indices, value.name)
-    buffers = [
-        Placed(name, sizes[name], ALIGN, "activation", frozenset(alive)) for name, alive in steps.items()
-    ]
+    buffers = [Placed(name, sizes[name], ALIGN, "activation", frozenset(alive)) for name, alive in steps.items()]
     for call in program.calls():
         if call.scratch is not None:
             used = frozenset(i for i, step in enumerate(timeline) if step.call is call)
@@ -146,14 +139,10 @@ def _program_buffers(program: Program, timeline: Sequence[Step]) -> list[Placed]
 
 def _lifetime(program: Program, timeline: Sequence[Step], indices: Sequence[int], tensor: str) -> set[int]:
     """Steps of one pass from the first that writes or reads the tensor to the last that does."""
-    touched = [
-        i for i in indices if (call := timeline[i].call) and (call.write == tensor or tensor in call.reads)
-    ]
+    touched = [i for i in indices if (call := timeline[i].call) and (call.write == tensor or tensor in call.reads)]
     if touched and tensor == program.features:
         touched.append(indices[-1])  # bnn_<m>_features() and the learned head read it at the end
-    elif (
-        not touched and tensor in (program.features, program.cut) and timeline[indices[0]].segment == "learn"
-    ):
+    elif not touched and tensor in (program.features, program.cut) and timeline[indices[0]].segment == "learn":
         touched = list(indices)  # a head without latents reads the features that inference left
     return set(range(min(touched), max(touched) + 1)) if touched else set()
 
@@ -201,11 +190,7 @@ def check_plan(program: Program, plan: Plan) -> None:
     whatever lay on its bytes always finds the tensor that it reads.
     """
     for buffer in plan.buffers:
-        if (
-            buffer.offset % buffer.align
-            or buffer.offset < 0
-            or buffer.offset + buffer.bytes > plan.arena_bytes
-        ):
+        if buffer.offset % buffer.align or buffer.offset < 0 or buffer.offset + buffer.bytes > plan.arena_bytes:
             raise PlanError(f"{buffer.name} is misaligned or outside the arena")
     for a, b in combinations(plan.buffers, 2):
         if a.steps & b.steps and a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes:
@@ -256,10 +241,7 @@ def _picture(plan: Plan) -> str:
     lines = [
         f"arena {plan.arena_bytes} bytes; inference alone needs {plan.inference_peak_bytes}",
         f"most bytes are alive at step {plan.peak_step} ({peak}):",
-        *(
-            f"  {b.offset:>8} .. {b.end:>8}  {b.bytes:>8}  {b.kind:<10}  {b.name}"
-            for b in plan.alive(plan.peak_step)
-        ),
+        *(f"  {b.offset:>8} .. {b.end:>8}  {b.bytes:>8}  {b.kind:<10}  {b.name}" for b in plan.alive(plan.peak_step)),
         "",
         "buffers",
         *(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Const arrays and strings as C text: few long lines, hexadecimal for bits."""
+"""Const arrays as C text: few long lines, hexadecimal for bits."""
 
 from __future__ import annotations
 
@@ -47,16 +47,5 @@ def _literal(value: int, dtype: str) -> str:
     if dtype == "uint32":
         return f"0x{value:08X}u"
     if dtype == "int64":
-        return (
-            "INT64_MIN" if value == -(2**63) else f"INT64_C({value})" if abs(value) >= 2**31 else str(value)
-        )
+        return "INT64_MIN" if value == -(2**63) else f"INT64_C({value})" if abs(value) >= 2**31 else str(value)
     return "INT32_MIN" if value == -(2**31) else str(value)
-
-
-def c_string(text: str) -> str:
-    """Return a C string literal; anything but plain ASCII as octal escapes, so that no digit can follow on."""
-    out = []
-    for byte in text.encode():
-        plain = 32 <= byte < 127 and chr(byte) not in '"\\?'
-        out.append(chr(byte) if plain else f"\\{byte:03o}")
-    return '"' + "".join(out) + '"'

@@ -54,18 +54,14 @@ def make_view(view: ModelView, target: Target, learning: bool) -> MakeView:
         linker_script=script,
         library_sources=tuple(library),
         program_sources=("main.c", *(f"bnn/{path}" for path in facts["port_sources"])),
-        programs=tuple(
-            _program(f"{view.name}{suffix}", f"bnn/{source}") for suffix, source in facts["programs"]
-        ),
+        programs=tuple(_program(f"{view.name}{suffix}", f"bnn/{source}") for suffix, source in facts["programs"]),
     )
 
 
 def _program(name: str, source: str) -> ProgramView:
     raw = name.endswith(".elf")
     stem = name.removesuffix(".elf")
-    return ProgramView(
-        name, source, f"{source.rsplit('.', 1)[0]}.o", (f"{stem}.bin", f"{stem}.hex") if raw else ()
-    )
+    return ProgramView(name, source, f"{source.rsplit('.', 1)[0]}.o", (f"{stem}.bin", f"{stem}.hex") if raw else ())
 
 
 def _binutil(cc: str, tool: str) -> str:

@@ -49,16 +49,11 @@ def emit_project(
     return directory
 
 
-def render_files(
-    program: Program, plan: Plan, learning: LearningProgram | None, target: Target
-) -> dict[str, str]:
+def render_files(program: Program, plan: Plan, learning: LearningProgram | None, target: Target) -> dict[str, str]:
     """Return every generated file, name -> text. The runtime, which is copied as it is, is not among them."""
     env, m = environment(), program.name
     view = model_view(program, plan, target.name)
-    files = {
-        name.format(m=m): env.get_template(template).render(v=view)
-        for template, name in MODEL_TEMPLATES.items()
-    }
+    files = {name.format(m=m): env.get_template(template).render(v=view) for template, name in MODEL_TEMPLATES.items()}
     if learning is not None:
         learned = learn_view(m, learning, plan.learn_offsets(), RUNTIME_ABI)
         for template, name in LEARN_TEMPLATES.items():
@@ -125,9 +120,7 @@ def manifest(program: Program, plan: Plan, view: ModelView) -> str:
         "capacity": program.capacity,
         "steps": steps,
         "segments": {name: len(calls) for name, calls in program.segments.items()},
-        "buffers": [
-            {"name": b.name, "kind": b.kind, "offset": b.offset, "bytes": b.bytes} for b in plan.buffers
-        ],
+        "buffers": [{"name": b.name, "kind": b.kind, "offset": b.offset, "bytes": b.bytes} for b in plan.buffers],
     }
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
 

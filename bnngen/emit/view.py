@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bnngen import __version__, ir
-from bnngen.emit.arrays import ArrayView, array_view, c_string
+from bnngen.emit.arrays import LINE, ArrayView, array_view
 from bnngen.lower.kernels import KERNELS
 from bnngen.lower.program import Arg, KernelCall, Program, value_bytes
 from bnngen.lower.shapes import TYPE_MACRO, ConvShape, DenseShape, MapShape, PoolShape, Shape
@@ -19,13 +19,9 @@ RUNTIME_ABI = 1  # BNN_RUNTIME_ABI of runtime_c/include/bnn/bnn.h; tests/unit/te
 class InstanceView:
     """A kernel for one shape: a static function of the generated file."""
 
-    symbol: str
-    kernel: str
-    shape_type: str
-    shape_values: str
-    params: str
-    args: str
-    rows: int
+    signature: str
+    shape: str
+    call: str
 
 
 @dataclass(frozen=True)
@@ -61,11 +57,9 @@ class ModelView:
     model_hash: str
     target: str
     arena_bytes: int
-    inference_peak_bytes: int
     peak_title: str
     image_bytes: int
     image_shape: str
-    class_names: tuple[str, ...]
     classes: int
     capacity: int
     steps: int
@@ -73,7 +67,6 @@ class ModelView:
     features: int
     features_type: str
     features_offset: int
-    cut_bytes: int
     has_latent: bool
     headers: tuple[str, ...]
     instances: tuple[InstanceView, ...]
@@ -102,11 +95,9 @@ def model_view(program: Program, plan: Plan, target: str) -> ModelView:
         model_hash=program.model_hash,
         target=target,
         arena_bytes=plan.arena_bytes,
-        inference_peak_bytes=plan.inference_peak_bytes,
         peak_title=plan.timeline[plan.peak_step].title,
         image_bytes=value_bytes(ir.U8, program.image),
         image_shape=_dims(program.image),
-        class_names=tuple(c_string(name) for name in program.classes),
         classes=_score_count(program),
         capacity=program.capacity,
         steps=len(program.inference()),
@@ -114,7 +105,6 @@ def model_view(program: Program, plan: Plan, target: str) -> ModelView:
         features=_size(features.shape),
         features_type={ir.S8: "BNN_S8", ir.S16: "BNN_S16"}[features.dtype],
         features_offset=plan.offset(features.buffer),
-        cut_bytes=program.values[program.cut].bytes if program.cut else 0,
         has_latent=program.cut is not None,
         headers=tuple(sorted(headers)),
         instances=_instances(program, symbols),
@@ -155,26 +145,34 @@ def _instance_symbols(program: Program) -> dict[tuple[str, str, Shape], str]:
 def _instances(program: Program, symbols: dict[tuple[str, str, Shape], str]) -> tuple[InstanceView, ...]:
     views = []
     for (kernel, variant, shape), symbol in symbols.items():
-        params, args = [], []
+        params, args = [], ["&shape"]
         for ctype, name in KERNELS[kernel].params:
             pointer = ctype.endswith("*")
             const = "const " if ctype.startswith("const ") else ""
-            opaque = pointer and ctype != "const bnn_affine *"
+            opaque = pointer and ctype != "const bnn_affine *"  # arena and constants come as void pointers
             params.append(f"{const}void *{name}" if opaque else f"{ctype}{'' if pointer else ' '}{name}")
-            cast = opaque and "void" not in ctype
-            args.append(f"({ctype}){name}" if cast else name)
+            args.append(f"({ctype}){name}" if opaque and "void" not in ctype else name)
+        args += ["0", str(shape.rows)]
         views.append(
             InstanceView(
-                symbol,
-                f"bnn_{kernel}_{variant}",
-                shape.C_NAME,
-                shape_values(shape),
-                ", ".join(params),
-                ", ".join(args),
-                shape.rows,
+                wrap(f"static void {symbol}(", params, ")"),
+                wrap(f"static const {shape.C_NAME} shape = {{", [shape_values(shape)], "};"),
+                wrap(f"bnn_{kernel}_{variant}(", args, ");", 4),
             )
         )
     return tuple(views)
+
+
+def wrap(head: str, items: list[str], tail: str, indent: int = 0) -> str:
+    """Join items with commas behind `head`, in lines of at most LINE columns that align with the first item."""
+    lines, line = [], head
+    for index, item in enumerate(items):
+        text = item + (tail if index == len(items) - 1 else ",")
+        if len(line) + len(text) + indent > LINE and line != head:
+            lines.append(line.rstrip())
+            line = " " * (indent + len(head))
+        line += text + " "
+    return "\n".join([*lines, line.rstrip()])
 
 
 def shape_values(shape: Shape) -> str:
@@ -203,6 +201,8 @@ def _arg(program: Program, plan: Plan, arg: Arg) -> str:
         return f"bnn_{program.name}_{arg.name}"
     if arg.kind == "affine":
         return f"&bnn_{program.name}_{arg.name}"
+    if arg.kind == "null":
+        return "NULL"
     if arg.kind == "int":
         return str(arg.value)
     return arg.kind

@@ -54,9 +54,7 @@ def _output_range(graph: ir.Graph, node: ir.Node, ranges: dict[str, Range]) -> R
     return (-1, 1) if dtype == ir.BITS else ir.TYPE_RANGE[dtype]
 
 
-def dot_range(
-    node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarray | None = None
-) -> list[Range]:
+def dot_range(node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarray | None = None) -> list[Range]:
     """Return, per output channel, the range of every partial sum of weights * inputs (+ bias).
 
     weights: integers, output channel last. Raises ModelError when int32 is not enough.

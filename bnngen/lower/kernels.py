@@ -82,9 +82,7 @@ CONV_VARIANTS = (
     Variant("ref", pack=pack.filters_first),
 )
 BCONV_VARIANTS = (
-    Variant(
-        "neon", frozenset({"neon"}), ungrouped, pack.binary_quads, lambda s: 5 * 16 * -(-window_words(s) // 4)
-    ),
+    Variant("neon", frozenset({"neon"}), ungrouped, pack.binary_quads, lambda s: 5 * 16 * -(-window_words(s) // 4)),
     Variant("cm4", frozenset({"cm4"}), ungrouped, pack.binary_filters, lambda s: 4 * window_words(s)),
     Variant("x64", frozenset({"x64"}), ungrouped, pack.binary_filters, lambda s: 4 * window_words(s)),
     Variant("ref", pack=pack.binary_filters),
@@ -93,23 +91,13 @@ BCONV_VARIANTS = (
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
-        Kernel(
-            "conv2d", "conv2d", ConvShape, (STREAM_IN, INT8_W, AFFINE, STREAM_OUT, SCRATCH), CONV_VARIANTS
-        ),
-        Kernel(
-            "conv2d_sign", "conv2d", ConvShape, (STREAM_IN, INT8_W, LEVEL, BITS_OUT, SCRATCH), CONV_VARIANTS
-        ),
-        Kernel(
-            "bconv2d", "bconv2d", ConvShape, (BITS_IN, BITS_W, AFFINE, STREAM_OUT, SCRATCH), BCONV_VARIANTS
-        ),
-        Kernel(
-            "bconv2d_sign", "bconv2d", ConvShape, (BITS_IN, BITS_W, LEVEL, BITS_OUT, SCRATCH), BCONV_VARIANTS
-        ),
+        Kernel("conv2d", "conv2d", ConvShape, (STREAM_IN, INT8_W, AFFINE, STREAM_OUT, SCRATCH), CONV_VARIANTS),
+        Kernel("conv2d_sign", "conv2d", ConvShape, (STREAM_IN, INT8_W, LEVEL, BITS_OUT, SCRATCH), CONV_VARIANTS),
+        Kernel("bconv2d", "bconv2d", ConvShape, (BITS_IN, BITS_W, AFFINE, STREAM_OUT, SCRATCH), BCONV_VARIANTS),
+        Kernel("bconv2d_sign", "bconv2d", ConvShape, (BITS_IN, BITS_W, LEVEL, BITS_OUT, SCRATCH), BCONV_VARIANTS),
         Kernel("quantize_input", "map", MapShape, (("const uint8_t *", "in"), AFFINE, STREAM_OUT), (REF,)),
         Kernel("requantize", "map", MapShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
-        Kernel(
-            "binarize", "map", MapShape, (STREAM_IN, LEVEL, ("const uint32_t *", "flip"), BITS_OUT), (REF,)
-        ),
+        Kernel("binarize", "map", MapShape, (STREAM_IN, LEVEL, ("const uint32_t *", "flip"), BITS_OUT), (REF,)),
         Kernel(
             "unpack",
             "map",

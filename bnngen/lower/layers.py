@@ -46,9 +46,7 @@ class Lowering:
 
     def arg(self, tensor: str) -> Arg:
         """Return the argument that points at a tensor."""
-        return (
-            Arg(special, special) if (special := self.special(tensor)) else Arg("tensor", self.root(tensor))
-        )
+        return Arg(special, special) if (special := self.special(tensor)) else Arg("tensor", self.root(tensor))
 
     def special(self, tensor: str) -> str | None:
         """Name of the caller's pointer behind a tensor, if it is one."""
@@ -79,7 +77,7 @@ class Lowering:
 def c_name(name: str) -> str:
     """Turn a layer's or model's name into a C identifier."""
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "x"
-    return f"n{text}" if text[0].isdigit() else text
+    return f"n{text}" if text[0].isdigit() or text == "main" else text
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _finish(ctx: Lowering, call: _Call, args: list[Arg]) -> KernelCall:
         args.insert(1, ctx.const(node.name, "w", variant.pack(call.weights)))
     scratch = variant.scratch(call.shape)
     if any(name == "scratch" for _, name in kernel.params):
-        args.append(Arg("scratch", f"{node.name}/scratch") if scratch else Arg("int", value=0))
+        args.append(Arg("scratch", f"{node.name}/scratch") if scratch else Arg("null"))
     assert len(args) == len(kernel.params), (call.kernel, args)
     reads = tuple(ctx.special(name) or ctx.root(name) for name in node.inputs)
     write = ctx.special(node.output) or ctx.root(node.output)
@@ -145,9 +143,7 @@ def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
     return _finish(ctx, call, [*args, ctx.arg(node.output)])
 
 
-def _without_flip(
-    node: ir.Node, weights: np.ndarray, threshold: ir.Threshold
-) -> tuple[np.ndarray, list[int]]:
+def _without_flip(node: ir.Node, weights: np.ndarray, threshold: ir.Threshold) -> tuple[np.ndarray, list[int]]:
     """Negate the filters of flipped channels: acc >= level is -acc < 1 - level."""
     flip = np.broadcast_to(threshold.flip, (weights.shape[-1],)).astype(bool)
     level = [int(v) for v in np.broadcast_to(threshold.level, flip.shape)]
@@ -293,9 +289,7 @@ def lower_dense(ctx: Lowering, node: ir.Dense) -> KernelCall:
             where=f"layer {node.name}",
             fix="replace it by a 1x1 convolution",
         )
-    bias = (
-        np.zeros(node.weights.shape[-1], np.int32) if node.bias is None else np.asarray(node.bias, np.int32)
-    )
+    bias = np.zeros(node.weights.shape[-1], np.int32) if node.bias is None else np.asarray(node.bias, np.int32)
     bounds.dot_range(node, node.weights, ctx.ranges[node.inputs[0]], bias)
     shape = DenseShape(*node.weights.shape, ctx.type_code(node.inputs[0]))
     args = [ctx.arg(node.inputs[0]), ctx.const(node.name, "b", bias), ctx.arg(node.output)]

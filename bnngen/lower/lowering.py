@@ -9,6 +9,7 @@ from bnngen.lower.bounds import tensor_ranges
 from bnngen.lower.layers import LOWERINGS, Lowering, c_name
 from bnngen.lower.program import INFERENCE, KernelCall, Program, Value, graph_hash
 
+RESERVED = ("image", "scores", "latent")
 LatentNodes = tuple[ir.Binarize, ir.Unpack]
 
 
@@ -28,6 +29,7 @@ def lower(
     if not ir.is_integer(graph):
         raise ModelError("the graph still has float tensors: run the passes first")
     _check_output(graph)
+    _check_names(graph)
     ctx = Lowering(
         graph,
         target_features,
@@ -108,6 +110,17 @@ def _check_output(graph: ir.Graph) -> None:
         )
 
 
+def _check_names(graph: ir.Graph) -> None:
+    """The caller's pointers have names of their own; no other tensor may be called like one of them."""
+    for name in graph.tensors:
+        if name in RESERVED and name not in (graph.input, graph.output):
+            raise ModelError(
+                f"a tensor inside the model is called {name}",
+                why=f"{', '.join(RESERVED)} name what the caller passes in",
+                fix="rename the layer",
+            )
+
+
 def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
     calls = []
     for node in nodes:
@@ -127,9 +140,7 @@ def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
     return calls
 
 
-def _check_crossings(
-    graph: ir.Graph, parts: dict[str, list[ir.Node]], ctx: Lowering, cut: str | None
-) -> None:
+def _check_crossings(graph: ir.Graph, parts: dict[str, list[ir.Node]], ctx: Lowering, cut: str | None) -> None:
     """Only the cut tensor may go from front to tail: learning rebuilds that one alone."""
     if cut is None:
         return

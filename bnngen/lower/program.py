@@ -60,7 +60,7 @@ class Value:
 class Arg:
     """One argument of a call.
 
-    kind: "tensor" or "scratch" (arena), "const", "affine", "int", or a pointer that the caller passes:
+    kind: "tensor" or "scratch" (arena), "const", "affine", "int", "null", or a pointer that the caller passes:
     "image", "scores", "latent". name: of the tensor, scratch buffer or constant.
     """
 
@@ -160,9 +160,7 @@ def graph_hash(graph: ir.Graph) -> str:
     digest = hashlib.sha256(ir.to_text(graph).encode())
     for node in graph.nodes:
         _hash_fields(digest, node)
-    digest.update(
-        repr((graph.meta.classes, graph.meta.trained_classes, graph.meta.latent, graph.meta.head)).encode()
-    )
+    digest.update(repr((graph.meta.classes, graph.meta.trained_classes, graph.meta.latent, graph.meta.head)).encode())
     return digest.hexdigest()[:32]
 
 

@@ -41,8 +41,25 @@ class Case:
 
 def conv_shape(in_c: int = 3, out_c: int = 5, **changes: int) -> ConvShape:
     """A 3x3 convolution with padding over a [5, 4] map, with `changes`; the output size follows."""
-    values = dict(in_h=5, in_w=4, k_h=3, k_w=3, stride_h=1, stride_w=1, pad_top=1, pad_left=1, dilation_h=1,
-                  dilation_w=1, groups=1, pad_value=0, in_type=S8, out_type=S8, narrow=0, pad_bottom=1, pad_right=1)
+    values = dict(
+        in_h=5,
+        in_w=4,
+        k_h=3,
+        k_w=3,
+        stride_h=1,
+        stride_w=1,
+        pad_top=1,
+        pad_left=1,
+        dilation_h=1,
+        dilation_w=1,
+        groups=1,
+        pad_value=0,
+        in_type=S8,
+        out_type=S8,
+        narrow=0,
+        pad_bottom=1,
+        pad_right=1,
+    )
     values |= changes
     bottom, right = values.pop("pad_bottom"), values.pop("pad_right")
     reach_h = values["dilation_h"] * (values["k_h"] - 1) + 1
@@ -54,16 +71,16 @@ def conv_shape(in_c: int = 3, out_c: int = 5, **changes: int) -> ConvShape:
 
 GEOMETRY = (
     dict(in_h=1, in_w=1, k_h=1, k_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0),  # one pixel, one tap
-    dict(in_h=1, in_w=1),                                      # all taps but one in the padding
+    dict(in_h=1, in_w=1),  # all taps but one in the padding
     dict(stride_h=2, stride_w=2),
-    dict(stride_h=7, stride_w=7),                              # stride beyond the image: one output
-    dict(stride_h=2, stride_w=3, pad_top=0, pad_left=0),       # "same" of an even image: padding below and right
+    dict(stride_h=7, stride_w=7),  # stride beyond the image: one output
+    dict(stride_h=2, stride_w=3, pad_top=0, pad_left=0),  # "same" of an even image: padding below and right
     dict(dilation_h=2, dilation_w=2),
     dict(dilation_h=2, dilation_w=3, pad_left=3, pad_right=3, in_w=9),
     dict(k_h=2, k_w=2, pad_bottom=0, pad_right=0),
     dict(k_h=3, k_w=1, pad_left=0, pad_right=0),
-    dict(k_h=1, k_w=3, pad_top=0, pad_bottom=0, in_w=11),      # rows longer than a tile of pixels
-    dict(pad_top=3, pad_left=3, pad_bottom=3, pad_right=3),    # windows wholly outside the image
+    dict(k_h=1, k_w=3, pad_top=0, pad_bottom=0, in_w=11),  # rows longer than a tile of pixels
+    dict(pad_top=3, pad_left=3, pad_bottom=3, pad_right=3),  # windows wholly outside the image
     dict(k_h=5, k_w=5, pad_top=2, pad_left=2, pad_bottom=2, pad_right=2),
 )
 
@@ -129,8 +146,14 @@ def conv_case(name: str, shape: ConvShape, fill: str, binary: bool, seed: int) -
     title = f"{name} {fill} {shape}"
     stream = Case(title, stem, shape, source, d.to_memory(d.affine(acc, rule), STORAGE[shape.out_type]), w, rule)
     level = levels(rng, acc)
-    packed = Case(title, f"{stem}_sign", replace(shape, out_type=BITS, narrow=0),
-                  source | {"level": level.astype("<i4").tobytes()}, d.to_memory(d.sign(acc, level), "bits"), w)
+    packed = Case(
+        title,
+        f"{stem}_sign",
+        replace(shape, out_type=BITS, narrow=0),
+        source | {"level": level.astype("<i4").tobytes()},
+        d.to_memory(d.sign(acc, level), "bits"),
+        w,
+    )
     return [stream, packed]
 
 
@@ -160,8 +183,10 @@ def binary_cases() -> Iterator[Case]:
 
 def integer_cases() -> Iterator[Case]:
     """conv2d and conv2d_sign."""
-    shapes = [("channels", conv_shape(c, o)) for c, o in
-              ((1, 1), (2, 2), (3, 32), (4, 9), (5, 8), (7, 33), (8, 64), (31, 3), (33, 4), (57, 40))]  # 57: sums reach 2^31 - 13 M
+    shapes = [
+        ("channels", conv_shape(c, o))
+        for c, o in ((1, 1), (2, 2), (3, 32), (4, 9), (5, 8), (7, 33), (8, 64), (31, 3), (33, 4), (57, 40))
+    ]
     shapes += [("geometry", conv_shape(3 + i, 7, **geometry)) for i, geometry in enumerate(GEOMETRY)]
     shapes += [("groups", conv_shape(6, 4, groups=2)), ("depthwise", conv_shape(9, 9, groups=9))]
     for number, (name, shape) in enumerate(shapes):
@@ -216,7 +241,9 @@ def map_cases() -> Iterator[Case]:
 def _affine_maps(rng: np.random.Generator, shape: MapShape, fill: str) -> Iterator[Case]:
     dims = (shape.rows, shape.width, shape.channels)
     for kernel, limits, kind in (
-        ("quantize_input", (0, 255), "u1"), ("requantize", RANGE[shape.in_type], STORAGE[shape.in_type])):
+        ("quantize_input", (0, 255), "u1"),
+        ("requantize", RANGE[shape.in_type], STORAGE[shape.in_type]),
+    ):
         x = draw(rng, dims, limits, fill)
         rule = random_affine(rng, shape.channels, max(abs(v) for v in limits), shape.out_type, shape.narrow)
         expected = d.to_memory(d.affine(x, rule), STORAGE[shape.out_type])
@@ -230,8 +257,11 @@ def _bit_maps(rng: np.random.Generator, shape: MapShape, fill: str) -> Iterator[
     x = draw(rng, (shape.rows, shape.width, shape.channels), RANGE[shape.in_type], fill)
     level, flip = levels(rng, x), rng.integers(0, 2, shape.channels)
     signs = d.sign(x, level) * np.where(flip, -1, 1)
-    args = {"in": d.to_memory(x, STORAGE[shape.in_type]), "level": level.astype("<i4").tobytes(),
-            "flip": d.to_memory(np.where(flip, -1, 1), "bits")}
+    args = {
+        "in": d.to_memory(x, STORAGE[shape.in_type]),
+        "level": level.astype("<i4").tobytes(),
+        "flip": d.to_memory(np.where(flip, -1, 1), "bits"),
+    }
     yield Case(f"{fill} {shape}", "binarize", replace(shape, out_type=BITS, narrow=0), args, d.to_memory(signs, "bits"))
     low, high = (draw(rng, (shape.channels,), RANGE[shape.out_type], "random") for _ in range(2))
     args = {"in": d.to_memory(signs, "bits"), "low": low.astype("<i2").tobytes(), "high": high.astype("<i2").tobytes()}

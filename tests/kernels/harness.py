@@ -22,9 +22,9 @@ from bnngen.targets import load_target
 from tests.kernels.cases import Case
 
 HERE = Path(__file__).resolve().parent
-WARNINGS = "-std=c99 -Wall -Wextra -pedantic -Wconversion -Wshadow -Wstrict-prototypes -Werror".split()
-SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -DHARNESS_MALLOC".split()
-TRAP = "-fsanitize=undefined -fsanitize-trap=all".split()  # needs no library
+WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
+SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DHARNESS_MALLOC"]
+TRAP = ["-fsanitize=undefined", "-fsanitize-trap=all"]  # needs no library
 FILL = 0xA5
 TIMEOUT_S = 120
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generated projects, compiled by their own Makefile and run on each target: every layer equals the interpreter."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnngen import interp, ir
+from bnngen.emit import emit_project
+from bnngen.lower import Program, lower
+from bnngen.plan import make_plan
+from bnngen.targets import load_target
+from tests.golden import tiny
+from tests.kernels import harness
+
+TRACE, LATENT, EXIT = 2, 3, 12
+TARGETS = {platform.target: platform for platform in harness.PLATFORMS if platform.name != "host-clang"}
+
+
+def frame(command: int, payload: bytes = b"") -> bytes:
+    body = struct.pack("<BbI", command, 0, len(payload)) + payload
+    return b"BN" + body + struct.pack("<I", zlib.crc32(body))
+
+
+def replies(stream: bytes) -> list[bytes]:
+    """Payloads of the frames in a stream; each must be whole, and say that it went well."""
+    payloads, at = [], 0
+    while at < len(stream):
+        assert stream[at : at + 2] == b"BN"
+        _, status, length = struct.unpack_from("<BbI", stream, at + 2)
+        assert status == 0
+        payloads.append(stream[at + 8 : at + 8 + length])
+        at += length + 12
+    return payloads
+
+
+def run(target: str, program: Program, folder: Path, stream: bytes) -> list[bytes]:
+    platform = TARGETS[target]
+    subprocess.run(["make", "-s", "-C", str(folder)], check=True, timeout=200)
+    suffix = load_target(target).make_view()["programs"][-1][0]
+    argv = harness.command(platform, folder / f"{program.name}{suffix}")
+    done = subprocess.run(argv, input=stream, capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+    return replies(done.stdout)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "ref"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_layer_equals_the_interpreter(target, kernels, tmp_path):
+    if TARGETS[target].missing:
+        pytest.skip(f"{', '.join(TARGETS[target].missing)} not installed")
+    graph, latent = tiny.everything()
+    program = lower(graph, frozenset(load_target(target).features), kernels, latent)
+    folder = emit_project(program, make_plan(program), None, load_target(target), tmp_path / "project")
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (3, *graph.tensors["image"].shape), dtype=np.uint8)
+    requests = [frame(TRACE, image.tobytes()) for image in images] + [frame(LATENT, images[0].tobytes()), frame(EXIT)]
+    answers = run(target, program, folder, b"".join(requests))
+
+    values = interp.evaluate(graph, images)
+    for n in range(len(images)):
+        check_trace(graph, program, answers[n], {name: value[n] for name, value in values.items()})
+    bits = interp.apply(latent[0], [values[latent[0].inputs[0]][:1]], ir.Tensor("latent", (), ir.BITS))[0]
+    assert answers[len(images)] == interp.to_bytes(bits, ir.BITS)
+
+
+def check_trace(graph: ir.Graph, program: Program, answer: bytes, values: dict[str, np.ndarray]) -> None:
+    """Compare size and checksum of each step, then the scores."""
+    steps = program.inference()
+    for number, call in enumerate(steps):
+        expected = interp.to_bytes(values[call.tensor], graph.tensors[call.tensor].dtype)
+        traced = struct.unpack_from("<II", answer, 8 * number)
+        assert traced == (len(expected), zlib.crc32(expected)), f"step {number}, {call.layer}"
+    np.testing.assert_array_equal(np.frombuffer(answer[8 * len(steps) :], "<i4"), values[graph.output])
+
+
+DRIVER = """
+#include <stdio.h>
+#include "everything.h"
+#include "small.h"
+
+static uint64_t arena[(BNN_EVERYTHING_ARENA_BYTES + BNN_SMALL_ARENA_BYTES) / 8 + 2];
+static uint8_t image[BNN_EVERYTHING_IMAGE_BYTES];
+static uint32_t latent[BNN_EVERYTHING_LATENT_WORDS];
+
+int main(void)
+{
+    bnn_everything model;
+    bnn_small other;
+    int32_t scores[BNN_EVERYTHING_CLASSES];
+    size_t got = fread(image, 1, sizeof image, stdin);
+
+    if (got != sizeof image || bnn_small_init(&other, arena, BNN_SMALL_ARENA_BYTES) != BNN_OK) { return 1; }
+    if (bnn_everything_init(&model, arena, BNN_EVERYTHING_ARENA_BYTES - 1) != BNN_E_SIZE) { return 2; }
+    if (bnn_everything_init(&model, (char *)arena + 4, sizeof arena - 8) != BNN_E_ALIGN) { return 3; }
+    if (bnn_everything_init(&model, arena, BNN_EVERYTHING_ARENA_BYTES) != BNN_OK) { return 4; }
+    bnn_everything_front(&model, image);
+    bnn_everything_pack(&model, latent);
+    bnn_everything_infer(&model, image, scores);
+    bnn_everything_unpack(&model, latent);
+    bnn_everything_tail(&model);
+    fwrite(bnn_everything_features(&model), BNN_EVERYTHING_FEATURES_TYPE, BNN_EVERYTHING_FEATURES, stdout);
+    bnn_everything_scores(&model, scores);
+    fwrite(scores, 4, BNN_EVERYTHING_CLASSES, stdout);
+    return 0;
+}
+"""
+
+
+def project(name: str, folder: Path) -> Path:
+    graph, latent = getattr(tiny, name)()
+    target = load_target("host")
+    program = lower(graph, frozenset(target.features), "auto", latent)
+    return emit_project(program, make_plan(program), None, target, folder / name)
+
+
+@pytest.mark.parametrize(
+    "compiler", ["gcc -std=c99", "clang -std=c99", "g++ -x c++ -std=c++11", "clang++ -x c++ -std=c++11"]
+)
+def test_a_replayed_latent_goes_through_the_tail(compiler, tmp_path):
+    """Two models in one program, as C and as C++, built without the generated Makefile; ASan where gcc has it."""
+    command = compiler.split()
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} not installed")
+    graph, latent = tiny.everything()
+    folders = [project(name, tmp_path) for name in ("everything", "small")]
+    (tmp_path / "driver.c").write_text(DRIVER, encoding="utf-8")
+    sources = [tmp_path / "driver.c"]
+    sources += [f / f"{f.name}{suffix}.c" for f in folders for suffix in ("", "_weights")]
+    include = [f"-I{path}" for f in folders for path in (f, f / "bnn" / "include")]
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if command[0] in ("gcc", "g++") else []
+    warnings = ["-O1", "-march=x86-64-v2", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror"]
+    program = tmp_path / "driver"
+    subprocess.run(
+        [*command, *warnings, *sanitize, *include, *map(str, sources), "-o", str(program)], check=True, timeout=200
+    )
+    image = np.random.default_rng(5).integers(0, 256, (1, *graph.tensors["image"].shape), dtype=np.uint8)
+    done = subprocess.run([str(program)], input=image.tobytes(), capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+
+    cut = latent[1].output
+    values = interp.evaluate(graph, image)
+    bits = interp.apply(latent[0], [values[cut]], ir.Tensor("latent", (), ir.BITS))
+    values[cut] = interp.apply(latent[1], [bits], graph.tensors[cut])
+    start = next(i for i, node in enumerate(graph.nodes) if node.output == cut) + 1
+    for node in graph.nodes[start:]:
+        values[node.output] = interp.apply(node, [values[n] for n in node.inputs], graph.tensors[node.output])
+    expected = interp.to_bytes(values["flat"][0], graph.tensors["flat"].dtype)
+    assert done.stdout == expected + interp.to_bytes(values[graph.output][0], ir.S32)

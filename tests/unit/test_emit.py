@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written: complete, deterministic, whole or not at all; numbers and names as C wants them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnngen import resources
+from bnngen.emit import emit_project, render
+from bnngen.emit.arrays import array_view
+from bnngen.emit.view import RUNTIME_ABI, shape_values, wrap
+from bnngen.lower import lower
+from bnngen.lower.program import Const
+from bnngen.lower.shapes import MapShape
+from bnngen.plan import make_plan
+from bnngen.targets import load_target
+from tests.golden import tiny
+
+
+def emit(folder: Path, target: str = "host") -> Path:
+    graph, latent = tiny.small()
+    facts = load_target(target)
+    program = lower(graph, frozenset(facts.features), "auto", latent)
+    return emit_project(program, make_plan(program), None, facts, folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_abi_number_is_the_header_s():
+    header = (resources.runtime() / "include/bnn/bnn.h").read_text(encoding="utf-8")
+    assert f"#define BNN_RUNTIME_ABI {RUNTIME_ABI}\n" in header
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    assert contents(emit(tmp_path / "a")) == contents(emit(tmp_path / "b"))
+
+
+def test_a_project_is_complete(tmp_path):
+    files = contents(emit(tmp_path / "project", "stm32f405"))
+    expected = {
+        "small.c",
+        "small.h",
+        "small_weights.c",
+        "small_weights.h",
+        "main.c",
+        "memory.ld",
+        "Makefile",
+        "CMakeLists.txt",
+        "manifest.json",
+        "plan.txt",
+        "bnn/include/bnn/bnn.h",
+        "bnn/kernels/map_ref.h",
+    }
+    assert expected <= set(files)
+    makefile = files["Makefile"].decode()
+    for source in re.findall(r"^\t(\S+\.c)", makefile, re.MULTILINE):
+        assert source in files, source
+
+
+def test_nothing_generated_knows_where_or_when_it_was_made(tmp_path):
+    for name, data in contents(emit(tmp_path / "project")).items():
+        text = data.decode()
+        assert str(tmp_path) not in text and str(resources.runtime().parent) not in text, name
+        assert not re.search(r"\b20\d\d-\d\d-\d\d\b", text), name
+
+
+def test_an_old_project_is_replaced_whole(tmp_path):
+    folder = emit(tmp_path / "project")
+    (folder / "left_over.o").write_text("old")
+    emit(folder)
+    assert not (folder / "left_over.o").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["project"]
+
+
+def test_a_failure_leaves_the_old_project(tmp_path, monkeypatch):
+    folder = emit(tmp_path / "project")
+    before = contents(folder)
+
+    def full_disk(to: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(render, "copy_runtime", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        emit(folder)
+    assert contents(folder) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["project"]
+
+
+def test_the_manifest_describes_every_step(tmp_path):
+    manifest = json.loads((emit(tmp_path / "project") / "manifest.json").read_text())
+    assert manifest["model"] == "small" and manifest["target"] == "host"
+    assert [step["tensor"] for step in manifest["steps"]] == ["input", "stem", "sign", "block", "sum", "pool", "logits"]
+    assert manifest["steps"][2] == {
+        "number": 2,
+        "layer": "sign",
+        "kernel": "binarize_ref",
+        "tensor": "sign",
+        "dtype": "bits",
+        "shape": [4, 4, 2],
+        "bytes": 64,
+        "title": "sign: binarize [4,4,2] s8 -> bits",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (np.array([-(2**31), 2**31 - 1], np.int32), "INT32_MIN, 2147483647,"),
+        (np.array([-(2**63), 2**40, -7], np.int64), "INT64_MIN, INT64_C(1099511627776), -7,"),
+        (np.array([1, 2**32 - 1], np.uint32), "0x00000001u, 0xFFFFFFFFu,"),
+        (np.array([-128], np.int8), "-128,"),
+    ],
+)
+def test_numbers_are_c_literals(values, text):
+    assert array_view("bnn_m", Const("x", values)).lines == (text,)
+
+
+def test_arrays_are_few_long_lines():
+    view = array_view("bnn_m", Const("x", np.zeros(1000, np.int8)))
+    assert view.size == 1000 and max(map(len, view.lines)) <= 120
+    assert sum(line.count("0") for line in view.lines) == 1000 and len(view.lines) < 30
+
+
+def test_long_calls_are_broken_behind_a_comma():
+    text = wrap("call(", [f"argument_number_{i}" for i in range(12)], ");", 4)
+    assert max(map(len, text.splitlines())) <= 116 and len(text.splitlines()) == 3
+    assert text.splitlines()[1].startswith(" " * 9 + "argument")
+
+
+def test_types_are_printed_by_name():
+    assert shape_values(MapShape(1, 2, 3, 1, 2, 0)) == "1, 2, 3, BNN_S8, BNN_S16, 0"
