@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from bnngen.data import cache_file
 from bnngen.errors import DataError
 
 # Keras gives no class names. CIFAR-100's are left as numbers: a hundred names are data, not code.
@@ -20,11 +21,13 @@ CLASSES = {
 }
 
 
-def fetch(name: str, file: Path) -> None:
+def fetch(name: str, file: Path | None = None) -> None:
     """Download the data set `name` and write it to `file` atomically, in the layout that FILE.npz has.
 
+    file: None for its place in the cache, where `bnngen.data.load(name)` looks.
     Raises DataError without a network, or when what came is not what was asked for.
     """
+    file = file or cache_file(name)
     try:
         (x_train, y_train), (x_test, y_test) = getattr(tf.keras.datasets, name).load_data()
     except Exception as error:  # Keras raises a bare Exception for every failed download

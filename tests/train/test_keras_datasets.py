@@ -14,7 +14,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from bnngen.data import cache_file, load  # noqa: E402
+from bnngen.data import load  # noqa: E402
 from bnngen.errors import DataError  # noqa: E402
 from bnngen.train.keras_datasets import CLASSES, fetch  # noqa: E402
 
@@ -34,12 +34,11 @@ def test_what_keras_brings_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pyt
     downloads = tmp_path / ".keras" / "datasets" / "fashion-mnist"
     x_train = write_idx(downloads, "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", 30)
     write_idx(downloads, "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", 20)
-    cache = tmp_path / "cache"
-    fetch("fashion_mnist", cache_file("fashion_mnist", cache))
-    data = load("fashion_mnist", cache=cache)
+    fetch("fashion_mnist")
+    data = load("fashion_mnist")
     assert data.shape == (28, 28, 1) and data.classes == CLASSES["fashion_mnist"]
     assert np.array_equal(data.x_train[..., 0], x_train) and len(data.x_test) == 20
-    assert [p.name for p in cache.iterdir()] == ["fashion_mnist.npz"]
+    assert [p.name for p in (tmp_path / '.cache' / 'bnngen').iterdir()] == ["fashion_mnist.npz"]
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
