@@ -46,7 +46,7 @@ PORTS = {
         memory_map=True,
     ),
 }
-PROTOCOL_SOURCES = ("protocol/server.c",)
+PROTOCOL_SOURCES = ("protocol/frame.c", "protocol/server.c")
 
 
 @dataclass(frozen=True)
@@ -193,16 +193,11 @@ class Target:
             return None
         flash, ram = self.region("flash"), self.region("ram")
         return {
-            "board": self.board.title,
-            "source": self.board.source,
-            "flash_base": flash.base,
-            "flash_bytes": flash.size,
-            "ram_base": ram.base,
-            "ram_bytes": ram.size,
-            "stack_bytes": self.budget.stack_bytes,
-            "budget_ram_bytes": self.budget.ram_bytes,
+            "board": self.board.title, "source": self.board.source,
+            "flash_base": flash.base, "flash_bytes": flash.size, "ram_base": ram.base, "ram_bytes": ram.size,
+            "stack_bytes": self.budget.stack_bytes, "budget_ram_bytes": self.budget.ram_bytes,
             "budget_flash_bytes": self.budget.flash_bytes,
-        }
+        }  # fmt: skip
 
     def _defines(self) -> list[str]:
         """Facts that the port's C needs, as macros."""
@@ -212,9 +207,6 @@ class Target:
         names = [field.name for field in fields(Clock) if field.name != "hz"]
         values |= {f"BNN_{name.upper()}": getattr(self.clock, name) for name in names}
         return [f"-D{name}={value}u" for name, value in values.items()]
-
-
-# ------------------------------------------------------------------------------------------ schema
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
@@ -279,9 +271,6 @@ def parse_target(text: str, where: str) -> Target:
         if problem:
             raise TargetError(problem, where=where, fix="docs/adding-a-board.md explains every key")
     return target
-
-
-# ------------------------------------------------------------------------------------------ checks
 
 
 def unknown_name(target: Target) -> str | None:
@@ -380,9 +369,6 @@ CHECKS: list[Callable[[Target], str | None]] = [
     unknown_name, region_missing, regions_overlap, budget_exceeds_memory, clock_inconsistent,
     run_without_means, flash_without_facts,
 ]
-
-
-# ----------------------------------------------------------------------------------------- loading
 
 
 def target_names() -> list[str]:
