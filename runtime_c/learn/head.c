@@ -33,21 +33,22 @@ int32_t bnn_head_load(const bnn_learner *self, const int16_t *weights)
     return r;
 }
 
-void bnn_head_forward(const bnn_learner *self, const void *features, int32_t *out)
+void bnn_head_forward(const bnn_learner *self, const void *stream, int32_t *out)
 {
     const bnn_learn_config *const config = self->config;
-    const int8_t *const narrow = (const int8_t *)features;
-    const int16_t *const wide = (const int16_t *)features;
+    const int8_t *const narrow = (const int8_t *)stream;
+    const int16_t *const wide = (const int16_t *)stream;
+    const uint32_t features = config->features;
     int16_t *const x = self->memory.x;
     const int8_t *row = self->memory.wq;
-    for (uint32_t d = 0; d < config->features; d++) {
+    for (uint32_t d = 0; d < features; d++) {
         const int64_t q = config->stream_type == BNN_S8 ? narrow[d] : wide[d];
         const int64_t scaled = bnn_round_shift(q * config->x_mult, config->x_shift);
         x[d] = (int16_t)bnn_clamp(scaled, config->x_lo, config->x_hi);
     }
-    for (uint32_t c = 0; c < config->capacity; c++, row += config->features) {
+    for (uint32_t c = 0; c < config->capacity; c++, row += features) {
         int32_t sum = 0;
-        for (uint32_t d = 0; d < config->features; d++) {
+        for (uint32_t d = 0; d < features; d++) {
             sum += x[d] * row[d];
         }
         out[c] = sum;
@@ -57,16 +58,17 @@ void bnn_head_forward(const bnn_learner *self, const void *features, int32_t *ou
 void bnn_head_backward(const bnn_learner *self, int32_t r, uint32_t label)
 {
     const bnn_learn_config *const config = self->config;
+    const uint32_t features = config->features; /* a copy, because the stores below could alias config */
     const int16_t *const x = self->memory.x;
     int32_t *const gradient = self->memory.acc;
     int32_t *row = self->memory.dw;
     bnn_softmax_gradient(config, r, self->state.tw_exp, label, gradient);
-    for (uint32_t c = 0; c < config->capacity; c++, row += config->features) {
+    for (uint32_t c = 0; c < config->capacity; c++, row += features) {
         const int32_t g = gradient[c];
         if (g == 0) {
             continue; /* most classes, most of the time: their probability rounds to 0 */
         }
-        for (uint32_t d = 0; d < config->features; d++) {
+        for (uint32_t d = 0; d < features; d++) {
             row[d] += x[d] * g;
         }
     }

@@ -11,7 +11,7 @@
 int32_t bnn_head_load(const bnn_learner *self, const int16_t *weights);
 
 /* memory.x = operand of a feature vector, then out[c] = sum of memory.x * memory.wq[c]. */
-void bnn_head_forward(const bnn_learner *self, const void *features, int32_t *out);
+void bnn_head_forward(const bnn_learner *self, const void *stream, int32_t *out);
 
 /* One sample's part of the step: memory.acc becomes the logit gradient and memory.dw gains x * gradient. */
 void bnn_head_backward(const bnn_learner *self, int32_t r, uint32_t label);

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import zlib
 from fractions import Fraction
 from math import isqrt, log2
 
@@ -95,7 +96,7 @@ def test_share_of_past_is_the_square_root_rule():
 
 
 def test_c_helpers(tmp_path):
-    """isqrt, rounding shift and generator of the C, against Python's integers."""
+    """isqrt, rounding shift, generator and every exponential of the C, against Python's integers."""
     program = tmp_path / "helpers"
     compiler = ["gcc", "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all", *WARNINGS]
     paths = [f"-I{RUNTIME / 'include'}", f"-I{RUNTIME / 'learn'}", str(HERE / "helpers.c")]
@@ -118,7 +119,9 @@ def test_c_helpers(tmp_path):
         shift = value % 62
         v = signed >> 2
         wanted += [isqrt(value), (v + (1 << (shift - 1)) >> shift) if shift else v, pcg.below(value % 2**32)]
-    assert [int(word) for word in out] == wanted
+    t = np.arange((18 << 16) + 1)
+    exponentials = random_case((1, 2), (8, 16), 8, {}, 1).twin().exponential(t).astype("<u4")
+    assert [int(word) for word in out] == [*wanted, zlib.crc32(exponentials.tobytes())]
 
 
 def test_generator_is_uniform():

@@ -69,11 +69,31 @@ def test_more_classes_than_replay_slots(check):
     check(case, play(case, random_shows(case, (15, 15, 15, 15, 15, 15), 2)))
 
 
-@pytest.mark.parametrize("rate", [1e-4, 0.02, 1.0, 40.0])
+@pytest.mark.parametrize("rate", [1e-12, 1e-4, 0.02, 1.0, 40.0, 1e8])
 def test_extreme_learning_rates(check, rate):
-    """Exponents climb by at most 8 a step, fall at once when weights grow, and both sides agree on it."""
+    """The exponents reach e_max with the first rate and e_min, where weights are clamped, with the last."""
     case = random_case((16, 6), (8, 16), 16, {"lr": rate, "epochs": 6}, 11)
     check(case, play(case, random_shows(case, (40, 40), 3)))
+
+
+def test_rates_at_the_ends_reach_the_limits_of_the_exponents():
+    for rate, limit in ((1e-12, "e_max"), (1e8, "e_min")):
+        case = random_case((16, 6), (8, 16), 16, {"lr": rate, "epochs": 6}, 11)
+        twin = case.twin()
+        twin.begin()
+        for row in range(40):
+            twin.add(np.array(case.latent(row), np.uint32), row % 3)
+        reached = set()
+        while twin.step() == MORE:
+            reached.add(twin.tw_exp)
+        assert getattr(twin.k, limit) in reached
+
+
+def test_features_that_are_all_zero(check):
+    """No gradient, no weights: exponents stay at the top, and the empty rows consolidate to empty rows."""
+    case = random_case((5, 4), (8, 16), 16, {}, 3)
+    case = Case(case.head, case.scale, case.words, case.config, np.zeros_like(case.table), 3)
+    check(case, play(case, [(range(20), [0, 1] * 10), (range(20), [1, 2] * 10)]))
 
 
 def overflow_case(size: int, stream: int = 16) -> Case:
