@@ -218,9 +218,7 @@ def _affine(factor: Fraction) -> tuple[int, int]:
 def _mantissa(value: Fraction) -> tuple[int, int]:
     """Return (m, s) with value = m * 2^-s nearly, 2^30 <= m < 2^31."""
     digits = 30 + value.denominator.bit_length() - value.numerator.bit_length()
-    while value * Fraction(2) ** digits >= 2**31:
-        digits -= 1
-    while value * Fraction(2) ** digits < 2**30:
+    if value * Fraction(2) ** digits < 2**30:  # it lies above 2^29 and below 2^31
         digits += 1
     mantissa = round(value * Fraction(2) ** digits)
     return (mantissa, digits) if mantissa < 2**31 else (2**30, digits - 1)

@@ -76,6 +76,12 @@ def test_extreme_learning_rates(check, rate):
     check(case, play(case, random_shows(case, (40, 40), 3)))
 
 
+def test_a_small_batch_among_many_classes_keeps_one_new_sample(check):
+    """4 samples a batch, one new class among eleven: the share rounds to 0, and 1 is taken."""
+    case = random_case((5, 12), (8, 16), 8, {"batch": 4, "epochs": 1, "replay": 24}, 3)
+    check(case, play(case, [(range(22), list(range(11)) * 2), (range(5), [11] * 5)]))
+
+
 def test_rates_at_the_ends_reach_the_limits_of_the_exponents():
     for rate, limit in ((1e-12, "e_max"), (1e8, "e_min")):
         case = random_case((16, 6), (8, 16), 16, {"lr": rate, "epochs": 6}, 11)
