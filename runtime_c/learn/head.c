@@ -33,19 +33,27 @@ int32_t bnn_head_load(const bnn_learner *self, const int16_t *weights)
     return r;
 }
 
+/* x = operands of the stream values; the rounding half enters as the start of the product's sum. */
+static void load_operands(const bnn_learn_config *config, const void *stream, int16_t *x)
+{
+    const int8_t *const narrow = (const int8_t *)stream;
+    const int16_t *const wide = (const int16_t *)stream;
+    const int32_t shift = config->x_shift;
+    const int32_t mult = config->x_mult;
+    const int64_t half = ((int64_t)1 << shift) >> 1;
+    for (uint32_t d = 0; d < config->features; d++) {
+        const int32_t q = config->stream_type == BNN_S8 ? narrow[d] : wide[d];
+        x[d] = (int16_t)bnn_clamp((half + (int64_t)q * mult) >> shift, config->x_lo, config->x_hi);
+    }
+}
+
 void bnn_head_forward(const bnn_learner *self, const void *stream, int32_t *out)
 {
     const bnn_learn_config *const config = self->config;
-    const int8_t *const narrow = (const int8_t *)stream;
-    const int16_t *const wide = (const int16_t *)stream;
     const uint32_t features = config->features;
-    int16_t *const x = self->memory.x;
+    const int16_t *const x = self->memory.x;
     const int8_t *row = self->memory.wq;
-    for (uint32_t d = 0; d < features; d++) {
-        const int64_t q = config->stream_type == BNN_S8 ? narrow[d] : wide[d];
-        const int64_t scaled = bnn_round_shift(q * config->x_mult, config->x_shift);
-        x[d] = (int16_t)bnn_clamp(scaled, config->x_lo, config->x_hi);
-    }
+    load_operands(config, stream, self->memory.x);
     for (uint32_t c = 0; c < config->capacity; c++, row += features) {
         int32_t sum = 0;
         for (uint32_t d = 0; d < features; d++) {
