@@ -9,7 +9,7 @@ from bnngen import __version__, ir
 from bnngen.emit.arrays import LINE, ArrayView, array_view
 from bnngen.lower.kernels import KERNELS
 from bnngen.lower.program import Arg, KernelCall, Program, value_bytes
-from bnngen.lower.shapes import TYPE_MACRO, ConvShape, DenseShape, MapShape, PoolShape, Shape
+from bnngen.lower.shapes import ARITHMETIC_MACRO, NARROW, TYPE_MACRO, ConvShape, DenseShape, MapShape, PoolShape, Shape
 from bnngen.plan import Plan
 
 RUNTIME_ABI = 1  # BNN_RUNTIME_ABI of runtime_c/include/bnn/bnn.h; tests/unit/test_emit.py compares
@@ -155,7 +155,7 @@ def _instances(program: Program, symbols: dict[tuple[str, str, Shape], str]) -> 
         args += ["0", str(shape.rows)]
         views.append(
             InstanceView(
-                wrap(f"static void {symbol}(", params, ")"),
+                wrap(f"BNN_OUTLINE void {symbol}(", params, ")"),
                 wrap(f"static const {shape.C_NAME} shape = {{", [shape_values(shape)], "};"),
                 wrap(f"bnn_{kernel}_{variant}(", args, ");", 4),
             )
@@ -176,12 +176,10 @@ def wrap(head: str, items: list[str], tail: str, indent: int = 0) -> str:
 
 
 def shape_values(shape: Shape) -> str:
-    """Return the positional initialiser of the C struct, with type names for types."""
-    parts = []
-    for name in shape.__dataclass_fields__:
-        value = getattr(shape, name)
-        parts.append(TYPE_MACRO[value] if name in ("in_type", "out_type") else str(value))
-    return ", ".join(parts)
+    """Return the positional initialiser of the C struct, with macros where there are some."""
+    macros = {"in_type": TYPE_MACRO, "out_type": TYPE_MACRO, "arithmetic": ARITHMETIC_MACRO}
+    values = {name: getattr(shape, name) for name in shape.__dataclass_fields__}
+    return ", ".join(macros[name][value] if name in macros else str(value) for name, value in values.items())
 
 
 def _step(program: Program, plan: Plan, call: KernelCall, symbols: dict, number: int) -> StepView:
@@ -233,8 +231,8 @@ def _affine_view(prefix: str, a: object) -> AffineView:
     return AffineView(
         f"{prefix}_{a.name}",
         f"{prefix}_{a.mult}",
-        bias if a.narrow else none,
-        none if a.narrow else bias,
+        bias if a.arithmetic == NARROW else none,
+        none if a.arithmetic == NARROW else bias,
         scalars,
     )
 

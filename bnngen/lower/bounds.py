@@ -17,6 +17,7 @@ import numpy as np
 
 from bnngen import ir
 from bnngen.errors import ModelError
+from bnngen.lower.shapes import HIGH, NARROW, WIDE
 
 Range = tuple[int, int]
 INT32: Range = ir.TYPE_RANGE[ir.S32]
@@ -92,14 +93,17 @@ def _require_int32(node: ir.Node, bounds: list[Range]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LoweredAffine:
-    """An affine whose arithmetic is proved: in 32 bits when `narrow`, else in 64."""
+    """An affine in the form in which kernels compute it: WIDE, NARROW or HIGH (bnn/kernel.h), each proved exact.
+
+    With HIGH, affine.shift is by how much the accumulator is shifted to the left.
+    """
 
     affine: ir.Affine
-    narrow: bool
+    arithmetic: int
 
 
 def lower_affine(node: ir.Node, affine: ir.Affine, channels: int, acc: list[Range]) -> LoweredAffine:
-    """Broadcast to `channels`, drop common factors of two, and decide between 32 and 64 bits.
+    """Broadcast to `channels`, drop common factors of two, and choose the cheapest arithmetic that is exact.
 
     If every mult is m * 2^g with g <= shift, then
         floor((acc * m * 2^g + b) / 2^s) = floor((acc * m + floor(b / 2^g)) / 2^(s - g))
@@ -107,22 +111,42 @@ def lower_affine(node: ir.Node, affine: ir.Affine, channels: int, acc: list[Rang
     """
     mult = [int(v) for v in np.broadcast_to(affine.mult, (channels,))]
     bias = [int(v) for v in np.broadcast_to(affine.bias, (channels,))]
-    zeros = [(m & -m).bit_length() - 1 for m in mult if m]
-    g = min([affine.shift, *zeros])
-    mult, bias = [m >> g for m in mult], [b >> g for b in bias]
-    shift = affine.shift - g
-    clamped = [(max(lo, affine.acc_lo), min(hi, affine.acc_hi)) for lo, hi in acc]
-    clamped = [(lo, hi) if lo <= hi else (affine.acc_lo, affine.acc_hi) for lo, hi in clamped]
-    narrow = shift <= 31 and _fits(INT32, mult, bias, clamped)
-    if not narrow and not _fits(INT64, mult, bias, clamped):
+    g = min([affine.shift, *((m & -m).bit_length() - 1 for m in mult if m)])
+    mult, bias, shift = [m >> g for m in mult], [b >> g for b in bias], affine.shift - g
+    ranges = [(_clamp(lo, affine), _clamp(hi, affine)) for lo, hi in acc]
+    if shift <= 31 and _fits(INT32, mult, bias, ranges):
+        return _lowered(affine, mult, bias, shift, NARROW)
+    high = _high(mult, bias, shift, ranges)
+    if high is not None:
+        return _lowered(affine, *high, HIGH)
+    if not _fits(INT64, mult, bias, ranges):
         raise ModelError("the scale of this layer does not fit 64-bit arithmetic", where=f"layer {node.name}")
-    lowered = replace(
-        affine,
-        mult=np.array(mult, np.int32),
-        bias=np.array(bias, np.int32 if narrow else np.int64),
-        shift=shift,
-    )
-    return LoweredAffine(lowered, narrow)
+    return _lowered(affine, mult, bias, shift, WIDE)
+
+
+def _clamp(acc: int, affine: ir.Affine) -> int:
+    return min(max(acc, affine.acc_lo), affine.acc_hi)
+
+
+def _high(mult: list[int], bias: list[int], shift: int, acc: list[Range]) -> tuple[list[int], list[int], int] | None:
+    """Scale by 2^(32 - shift), so that the result is the high word of the sum: mult as far as int32 has room,
+    the accumulator by the rest. Returns mult, bias and the accumulator's shift; None where that does not fit."""
+    room = min((31 - m.bit_length() for m in mult), default=0)
+    left = 32 - shift
+    if left < 0:
+        return None
+    by_mult = max(0, min(left, room))
+    by_acc = left - by_mult
+    mult, bias = [m << by_mult for m in mult], [b << left for b in bias]
+    scaled = [(lo << by_acc, hi << by_acc) for lo, hi in acc]
+    inside = all(INT32[0] <= lo and hi <= INT32[1] for lo, hi in scaled)
+    return (mult, bias, by_acc) if by_acc < 32 and inside and _fits(INT64, mult, bias, scaled) else None
+
+
+def _lowered(affine: ir.Affine, mult: list[int], bias: list[int], shift: int, arithmetic: int) -> LoweredAffine:
+    bias_type = np.int32 if arithmetic == NARROW else np.int64
+    lowered = replace(affine, mult=np.array(mult, np.int32), bias=np.array(bias, bias_type), shift=shift)
+    return LoweredAffine(lowered, arithmetic)
 
 
 def _fits(limits: Range, mult: list[int], bias: list[int], acc: list[Range]) -> bool:

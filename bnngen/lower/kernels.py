@@ -78,13 +78,19 @@ DENSE_REF = Variant("ref", pack=pack.filters_first)
 # Variants of both kernels of a header: with affine epilogue and with threshold.
 CONV_VARIANTS = (
     Variant("neon", frozenset({"neon"}), ungrouped, pack.octets, lambda s: 4 * 2 * window_elements(s)),
-    Variant("cm4", frozenset({"dsp"}), ungrouped, pack.smlad_pairs, lambda s: 2 * window_elements(s)),
+    Variant(
+        "cm4",
+        frozenset({"dsp"}),
+        ungrouped,
+        pack.smlad_quads,
+        lambda s: 4 * pack.round_up(s.out_c, 4) + 2 * window_elements(s),
+    ),
     Variant("ref", pack=pack.filters_first),
 )
 BCONV_VARIANTS = (
     Variant("neon", frozenset({"neon"}), ungrouped, pack.binary_quads, lambda s: 5 * 16 * -(-window_words(s) // 4)),
-    Variant("cm4", frozenset({"cm4"}), ungrouped, pack.binary_filters, lambda s: 4 * window_words(s)),
-    Variant("x64", frozenset({"x64"}), ungrouped, pack.binary_filters, lambda s: 4 * window_words(s)),
+    Variant("cm4", frozenset({"cm4"}), ungrouped, pack.binary_filters, lambda s: 4 * (s.out_c + window_words(s))),
+    Variant("x64", frozenset({"x64"}), ungrouped, pack.binary_filters, lambda s: 4 * (s.out_c + window_words(s))),
     Variant("ref", pack=pack.binary_filters),
 )
 
@@ -110,7 +116,7 @@ KERNELS: dict[str, Kernel] = {
             "map",
             MapShape,
             (("const void *", "a"), ("const void *", "b"), ("int32_t", "lo"), ("int32_t", "hi"), STREAM_OUT),
-            (REF,),
+            (Variant("neon", frozenset({"neon"})), REF),
         ),
         Kernel("maxpool", "pool", PoolShape, (STREAM_IN, STREAM_OUT), (REF,)),
         Kernel("bmaxpool", "pool", PoolShape, (BITS_IN, BITS_OUT), (REF,)),

@@ -16,7 +16,7 @@ from bnngen.lower.kernels import KERNELS
 from bnngen.lower.pack import pack_bits
 from bnngen.lower.program import AffineConst, Arg, Const, KernelCall
 from bnngen.lower.select import choose
-from bnngen.lower.shapes import TYPE_CODE, ConvShape, DenseShape, MapShape, PoolShape, Shape
+from bnngen.lower.shapes import TYPE_CODE, WIDE, ConvShape, DenseShape, MapShape, PoolShape, Shape
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Lowering:
         mult, bias = self.const(layer, "mult", a.mult), self.const(layer, "bias", a.bias)
         name = mult.name.replace("_mult", "_affine")
         self.affines.append(
-            AffineConst(name, mult.name, bias.name, lowered.narrow, a.shift, a.lo, a.hi, a.acc_lo, a.acc_hi)
+            AffineConst(name, mult.name, bias.name, lowered.arithmetic, a.shift, a.lo, a.hi, a.acc_lo, a.acc_hi)
         )
         return Arg("affine", name)
 
@@ -133,11 +133,11 @@ def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
         # Beyond what the accumulator can reach every level means the same; clipping keeps it in int32.
         level = np.array([min(max(v, lo), hi + 1) for v, (lo, hi) in zip(level, acc, strict=True)], np.int32)
         args.append(ctx.const(node.name, "level", level))
-        call = _Call(node, f"{stem}_sign", _conv_shape(ctx, node, narrow=False), weights)
+        call = _Call(node, f"{stem}_sign", _conv_shape(ctx, node, arithmetic=WIDE), weights)
     elif isinstance(epilogue, ir.Affine):
         lowered = bounds.lower_affine(node, epilogue, weights.shape[-1], acc)
         args.append(ctx.affine(node.name, lowered))
-        call = _Call(node, stem, _conv_shape(ctx, node, lowered.narrow), weights)
+        call = _Call(node, stem, _conv_shape(ctx, node, lowered.arithmetic), weights)
     else:
         raise ModelError("a convolution of the integer stage has no epilogue", where=f"layer {node.name}")
     return _finish(ctx, call, [*args, ctx.arg(node.output)])
@@ -153,7 +153,7 @@ def _without_flip(node: ir.Node, weights: np.ndarray, threshold: ir.Threshold) -
     return negated, [1 - v if f else v for v, f in zip(level, flip, strict=True)]
 
 
-def _conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, narrow: bool) -> ConvShape:
+def _conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, arithmetic: int) -> ConvShape:
     source, out, window = ctx.tensors[node.inputs[0]], ctx.tensors[node.output], node.window
     return ConvShape(
         *_map_dims(node, source),
@@ -166,7 +166,7 @@ def _conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, narrow: bool) 
         getattr(node, "pad_value", 0),
         ctx.type_code(source.name),
         ctx.type_code(out.name),
-        int(narrow),
+        arithmetic,
     )
 
 
@@ -180,12 +180,12 @@ def _map_dims(node: ir.Node, tensor: ir.Tensor) -> tuple[int, int, int]:
     raise ModelError(f"tensor {tensor.name} has {len(tensor.shape)} dimensions", where=f"layer {node.name}")
 
 
-def _map_shape(ctx: Lowering, node: ir.Node, in_type: int, narrow: bool = False) -> MapShape:
+def _map_shape(ctx: Lowering, node: ir.Node, in_type: int, arithmetic: int = WIDE) -> MapShape:
     rows, width, channels = _map_dims(node, ctx.tensors[node.output])
-    return MapShape(rows, width, channels, in_type, ctx.type_code(node.output), int(narrow))
+    return MapShape(rows, width, channels, in_type, ctx.type_code(node.output), arithmetic)
 
 
-def _pool_shape(ctx: Lowering, node: ir.Node, window: ir.Window, narrow: bool = False) -> PoolShape:
+def _pool_shape(ctx: Lowering, node: ir.Node, window: ir.Window, arithmetic: int = WIDE) -> PoolShape:
     source, out = ctx.tensors[node.inputs[0]], ctx.tensors[node.output]
     in_h, in_w, channels = _map_dims(node, source)
     out_h, out_w, _ = _map_dims(node, out)
@@ -206,7 +206,7 @@ def _pool_shape(ctx: Lowering, node: ir.Node, window: ir.Window, narrow: bool = 
         *window.dilation,
         ctx.type_code(source.name),
         ctx.type_code(out.name),
-        int(narrow),
+        arithmetic,
     )
 
 
@@ -229,7 +229,7 @@ def lower_avgpool(ctx: Lowering, node: ir.AveragePool | ir.GlobalAveragePool) ->
         )
     acc = bounds.sum_range(node, int(np.prod(window.kernel)), channels, ctx.ranges[node.inputs[0]])
     lowered = bounds.lower_affine(node, node.epilogue, channels, acc)
-    call = _Call(node, "avgpool", _pool_shape(ctx, node, window, lowered.narrow))
+    call = _Call(node, "avgpool", _pool_shape(ctx, node, window, lowered.arithmetic))
     return _finish(ctx, call, [ctx.arg(node.inputs[0]), ctx.affine(node.name, lowered), ctx.arg(node.output)])
 
 
@@ -239,7 +239,7 @@ def lower_requantize(ctx: Lowering, node: ir.QuantizeInput | ir.Requantize) -> K
     lowered = bounds.lower_affine(node, node.epilogue, channels, [ctx.ranges[node.inputs[0]]] * channels)
     pixels = isinstance(node, ir.QuantizeInput)
     in_type = TYPE_CODE[ir.S8] if pixels else ctx.type_code(node.inputs[0])
-    shape = _map_shape(ctx, node, in_type, lowered.narrow)
+    shape = _map_shape(ctx, node, in_type, lowered.arithmetic)
     call = _Call(
         node,
         "quantize_input" if pixels else "requantize",

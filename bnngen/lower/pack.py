@@ -50,11 +50,13 @@ def octets(weights: Array) -> Array:
     return np.ascontiguousarray(filters.reshape(c_out // 8, 8, size).transpose(0, 2, 1))
 
 
-def smlad_pairs(weights: Array) -> Array:
-    """The order of conv2d_cm4: int8 [c_out / 2][size / 4][2 channels][4], filled up with zeros."""
-    filters = _fill(filters_first(weights).reshape(weights.shape[-1], -1), 2, 4)
+def smlad_quads(weights: Array) -> Array:
+    """The order of conv2d_cm4: int8 [c_out / 4][size / 4][4 channels][4], filled up with zeros; in every four inputs
+    the middle two are swapped."""
+    filters = _fill(filters_first(weights).reshape(weights.shape[-1], -1), 4, 4)
     c_out, size = filters.shape
-    return np.ascontiguousarray(filters.reshape(c_out // 2, 2, size // 4, 4).transpose(0, 2, 1, 3))
+    quads = filters.reshape(c_out // 4, 4, size // 4, 4)[..., [0, 2, 1, 3]]
+    return np.ascontiguousarray(quads.transpose(0, 2, 1, 3))
 
 
 def round_up(value: int, step: int) -> int:

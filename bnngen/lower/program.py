@@ -34,7 +34,7 @@ class AffineConst:
     name: str
     mult: str
     bias: str
-    narrow: bool
+    arithmetic: int
     shift: int
     lo: int
     hi: int

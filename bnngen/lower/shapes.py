@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from bnngen import ir
 
 TYPE_CODE = {ir.BITS: 0, ir.S8: 1, ir.S16: 2}  # BNN_BITS, BNN_S8, BNN_S16
+WIDE, NARROW, HIGH = 0, 1, 2  # BNN_WIDE, BNN_NARROW, BNN_HIGH: how an affine is computed
+ARITHMETIC_MACRO = {WIDE: "BNN_WIDE", NARROW: "BNN_NARROW", HIGH: "BNN_HIGH"}
 TYPE_MACRO = {0: "BNN_BITS", 1: "BNN_S8", 2: "BNN_S16"}
 
 
@@ -39,7 +41,7 @@ class ConvShape:
     pad_value: int
     in_type: int
     out_type: int
-    narrow: int = 0
+    arithmetic: int = 0
 
     C_NAME = "bnn_conv_shape"
 
@@ -69,7 +71,7 @@ class PoolShape:
     dilation_w: int
     in_type: int
     out_type: int
-    narrow: int = 0
+    arithmetic: int = 0
 
     C_NAME = "bnn_pool_shape"
 
@@ -85,7 +87,7 @@ class MapShape:
     channels: int
     in_type: int
     out_type: int
-    narrow: int = 0
+    arithmetic: int = 0
 
     C_NAME = "bnn_map_shape"
 

@@ -7,7 +7,7 @@
  *
  * Needs     groups = 1; plain C, so it runs anywhere
  * w         as _ref
- * scratch   k_h * k_w * words * 4 bytes */
+ * scratch   (out_c + k_h * k_w * words) * 4 bytes */
 #ifndef BNN_BCONV2D_CM4_H
 #define BNN_BCONV2D_CM4_H
 
@@ -67,6 +67,14 @@ BNN_INLINE int32_t bnn_cm4_differ(const uint32_t *a, const uint32_t *b, int32_t 
     return 8 * eights + (int32_t)((planes * 0x01010101u) >> 24);
 }
 
+BNN_INLINE void bnn_cm4_count(const uint32_t *window, const uint32_t *filters, int32_t n, int32_t stride,
+                              int32_t count, int32_t *dots)
+{
+    for (int32_t o = 0; o < count; o++) {
+        dots[o] -= 2 * bnn_cm4_differ(window, filters + o * stride, n);
+    }
+}
+
 BNN_INLINE void bnn_bconv2d_cm4(const bnn_conv_shape *s, const uint32_t *in, const uint32_t *w,
                                 const bnn_affine *affine, void *out, void *scratch, int32_t row_begin,
                                 int32_t row_end)
@@ -74,8 +82,7 @@ BNN_INLINE void bnn_bconv2d_cm4(const bnn_conv_shape *s, const uint32_t *in, con
     const bnn_affine a = *affine;
 
     for (int32_t pixel = row_begin * s->out_w; pixel < row_end * s->out_w; pixel++) {
-        const bnn_pixel p = bnn_pixel_gather(s, in, pixel / s->out_w, pixel % s->out_w, scratch);
-        bnn_pixel_affine(s, &p, w, &a, out, pixel, bnn_cm4_differ);
+        bnn_window_affine(s, bnn_window_dots(s, in, w, pixel, scratch, bnn_cm4_count), &a, out, pixel);
     }
 }
 
@@ -84,8 +91,7 @@ BNN_INLINE void bnn_bconv2d_sign_cm4(const bnn_conv_shape *s, const uint32_t *in
                                      int32_t row_end)
 {
     for (int32_t pixel = row_begin * s->out_w; pixel < row_end * s->out_w; pixel++) {
-        const bnn_pixel p = bnn_pixel_gather(s, in, pixel / s->out_w, pixel % s->out_w, scratch);
-        bnn_pixel_sign(s, &p, w, level, out, pixel, bnn_cm4_differ);
+        bnn_window_sign(s, bnn_window_dots(s, in, w, pixel, scratch, bnn_cm4_count), level, out, pixel);
     }
 }
 

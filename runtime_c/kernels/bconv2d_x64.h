@@ -3,7 +3,7 @@
  *
  * Needs     groups = 1; a compiler that may emit POPCNT (x86-64-v2)
  * w         as _ref
- * scratch   k_h * k_w * words * 4 bytes */
+ * scratch   (out_c + k_h * k_w * words) * 4 bytes */
 #ifndef BNN_BCONV2D_X64_H
 #define BNN_BCONV2D_X64_H
 
@@ -27,6 +27,14 @@ BNN_INLINE int32_t bnn_x64_differ(const uint32_t *a, const uint32_t *b, int32_t 
     return differ;
 }
 
+BNN_INLINE void bnn_x64_count(const uint32_t *window, const uint32_t *filters, int32_t n, int32_t stride,
+                              int32_t count, int32_t *dots)
+{
+    for (int32_t o = 0; o < count; o++) {
+        dots[o] -= 2 * bnn_x64_differ(window, filters + o * stride, n);
+    }
+}
+
 BNN_INLINE void bnn_bconv2d_x64(const bnn_conv_shape *s, const uint32_t *in, const uint32_t *w,
                                 const bnn_affine *affine, void *out, void *scratch, int32_t row_begin,
                                 int32_t row_end)
@@ -34,8 +42,7 @@ BNN_INLINE void bnn_bconv2d_x64(const bnn_conv_shape *s, const uint32_t *in, con
     const bnn_affine a = *affine;
 
     for (int32_t pixel = row_begin * s->out_w; pixel < row_end * s->out_w; pixel++) {
-        const bnn_pixel p = bnn_pixel_gather(s, in, pixel / s->out_w, pixel % s->out_w, scratch);
-        bnn_pixel_affine(s, &p, w, &a, out, pixel, bnn_x64_differ);
+        bnn_window_affine(s, bnn_window_dots(s, in, w, pixel, scratch, bnn_x64_count), &a, out, pixel);
     }
 }
 
@@ -44,8 +51,7 @@ BNN_INLINE void bnn_bconv2d_sign_x64(const bnn_conv_shape *s, const uint32_t *in
                                      int32_t row_end)
 {
     for (int32_t pixel = row_begin * s->out_w; pixel < row_end * s->out_w; pixel++) {
-        const bnn_pixel p = bnn_pixel_gather(s, in, pixel / s->out_w, pixel % s->out_w, scratch);
-        bnn_pixel_sign(s, &p, w, level, out, pixel, bnn_x64_differ);
+        bnn_window_sign(s, bnn_window_dots(s, in, w, pixel, scratch, bnn_x64_count), level, out, pixel);
     }
 }
 

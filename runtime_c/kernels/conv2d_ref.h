@@ -55,7 +55,7 @@ BNN_INLINE void bnn_conv2d_ref(const bnn_conv_shape *s, const void *in, const in
     for (int32_t y = row_begin; y < row_end; y++) {
         for (int32_t x = 0; x < s->out_w; x++) {
             for (int32_t o = 0; o < s->out_c; o++) {
-                const int32_t q = bnn_affine_apply(&a, s->narrow, o, bnn_conv2d_acc(s, in, w, y, x, o));
+                const int32_t q = bnn_affine_apply(&a, s->arithmetic, o, bnn_conv2d_acc(s, in, w, y, x, o));
                 bnn_store(out, s->out_type, (y * s->out_w + x) * s->out_c + o, q);
             }
         }

@@ -26,7 +26,7 @@ BNN_INLINE void bnn_quantize_input_ref(const bnn_map_shape *s, const uint8_t *in
     for (int32_t pixel = row_begin * s->width; pixel < row_end * s->width; pixel++) {
         for (int32_t c = 0; c < s->channels; c++) {
             const int32_t i = pixel * s->channels + c;
-            bnn_store(out, s->out_type, i, bnn_affine_apply(&a, s->narrow, c, in[i]));
+            bnn_store(out, s->out_type, i, bnn_affine_apply(&a, s->arithmetic, c, in[i]));
         }
     }
 }
@@ -39,7 +39,7 @@ BNN_INLINE void bnn_requantize_ref(const bnn_map_shape *s, const void *in, const
     for (int32_t pixel = row_begin * s->width; pixel < row_end * s->width; pixel++) {
         for (int32_t c = 0; c < s->channels; c++) {
             const int32_t i = pixel * s->channels + c;
-            bnn_store(out, s->out_type, i, bnn_affine_apply(&a, s->narrow, c, bnn_load(in, s->in_type, i)));
+            bnn_store(out, s->out_type, i, bnn_affine_apply(&a, s->arithmetic, c, bnn_load(in, s->in_type, i)));
         }
     }
 }

@@ -13,14 +13,19 @@
 
 /* bnn_affine_apply for channels c .. c + 3. The wide sum is exact in 64 bits; narrowing saturates to 32 bits, and
  * lo and hi lie inside, so the clamp behind it sees what it would see in 64. */
-BNN_INLINE int32x4_t bnn_neon_affine(const bnn_affine *a, int32_t narrow, int32_t c, int32x4_t acc)
+BNN_INLINE int32x4_t bnn_neon_affine(const bnn_affine *a, int32_t arithmetic, int32_t c, int32x4_t acc)
 {
     const int32x4_t x = vminq_s32(vmaxq_s32(acc, vdupq_n_s32(a->acc_lo)), vdupq_n_s32(a->acc_hi));
     const int32x4_t mult = vld1q_s32(a->mult + c);
     int32x4_t q;
 
-    if (narrow) {
+    if (arithmetic == BNN_NARROW) {
         q = vshlq_s32(vmlaq_s32(vld1q_s32(a->bias32 + c), x, mult), vdupq_n_s32(-a->shift));
+    } else if (arithmetic == BNN_HIGH) {
+        const int32x4_t scaled = vshlq_s32(x, vdupq_n_s32(a->shift));
+        const int64x2_t low = vmlal_s32(vld1q_s64(a->bias64 + c), vget_low_s32(scaled), vget_low_s32(mult));
+        const int64x2_t high = vmlal_high_s32(vld1q_s64(a->bias64 + c + 2), scaled, mult);
+        q = vuzp2q_s32(vreinterpretq_s32_s64(low), vreinterpretq_s32_s64(high)); /* the high words */
     } else {
         const int64x2_t right = vdupq_n_s64(-(int64_t)a->shift);
         const int64x2_t low = vmlal_s32(vld1q_s64(a->bias64 + c), vget_low_s32(x), vget_low_s32(mult));
@@ -35,7 +40,7 @@ BNN_INLINE void bnn_neon_store(const bnn_conv_shape *s, const bnn_affine *a, voi
                                int32x4_t acc)
 {
     if (o + 4 <= s->out_c) {
-        const int16x4_t q = vmovn_s32(bnn_neon_affine(a, s->narrow, o, acc));
+        const int16x4_t q = vmovn_s32(bnn_neon_affine(a, s->arithmetic, o, acc));
         if (s->out_type == BNN_S16) {
             vst1_s16((int16_t *)out + base + o, q);
         } else {
@@ -47,7 +52,7 @@ BNN_INLINE void bnn_neon_store(const bnn_conv_shape *s, const bnn_affine *a, voi
         int32_t lanes[4];
         vst1q_s32(lanes, acc);
         for (int32_t i = 0; o + i < s->out_c; i++) {
-            bnn_store(out, s->out_type, base + o + i, bnn_affine_apply(a, s->narrow, o + i, lanes[i]));
+            bnn_store(out, s->out_type, base + o + i, bnn_affine_apply(a, s->arithmetic, o + i, lanes[i]));
         }
     }
 }

@@ -74,7 +74,7 @@ BNN_INLINE void bnn_avgpool_ref(const bnn_pool_shape *s, const void *in, const b
                 sum += pixel >= 0 ? bnn_load(in, s->in_type, pixel * s->channels + i % s->channels) : 0;
             }
             bnn_store(out, s->out_type, y * s->out_w * s->channels + i,
-                      bnn_affine_apply(&a, s->narrow, i % s->channels, sum));
+                      bnn_affine_apply(&a, s->arithmetic, i % s->channels, sum));
         }
     }
 }

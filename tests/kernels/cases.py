@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, PoolShape, Shape
+from bnngen.lower.shapes import HIGH, NARROW, WIDE, ConvShape, DenseShape, MapShape, PoolShape, Shape
 from tests.kernels import definition as d
 
 BITS, S8, S16 = 0, 1, 2
@@ -56,7 +56,7 @@ def conv_shape(in_c: int = 3, out_c: int = 5, **changes: int) -> ConvShape:
         pad_value=0,
         in_type=S8,
         out_type=S8,
-        narrow=0,
+        arithmetic=0,
         pad_bottom=1,
         pad_right=1,
     )
@@ -103,23 +103,27 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], limits: tuple[int, in
     return values.astype(np.int64)
 
 
-def random_affine(rng: np.random.Generator, channels: int, bound: int, out_type: int, narrow: int) -> d.Affine:
+def random_affine(rng: np.random.Generator, channels: int, bound: int, out_type: int, arithmetic: int) -> d.Affine:
     """An affine rule whose results spread over the output type; `bound` is the largest |accumulator|."""
     lo, hi = RANGE[out_type]
     acc_lo, acc_hi = (0, 2**31 - 1) if rng.integers(2) else (-(2**31), 2**31 - 1)
-    if narrow:
-        top = max(1, 2**30 // max(bound, 1))
-        mult = rng.integers(-min(top, 2**15), min(top, 2**15) + 1, channels)
-        shift = int(rng.integers(0, 32))
-        return d.Affine(mult, rng.integers(-(2**30), 2**30, channels), shift, lo, hi, acc_lo, acc_hi)
-    shift = int(rng.integers(20, 63))
-    mult = rng.integers(-(2**31), 2**31, channels)
-    bias = rng.integers(-(2**62), 2**62, channels)
-    if shift <= 40:  # so that most results lie between lo and hi
-        factor = max(1, 2**31 // max(bound, 1))
-        mult = mult // factor
-        bias = rng.integers(-hi, hi + 1, channels) << shift
-    return d.Affine(mult, bias, shift, max(lo, -int(rng.integers(0, -lo + 1)) * 2), hi, acc_lo, acc_hi)
+    top = max(1, 2**30 // max(bound, 1))
+    if arithmetic == NARROW:
+        most = min(top, 2**15)
+        mult, room = rng.integers(-most, most + 1, channels), 2**31 - 1 - most * bound
+        bias, shift = rng.integers(-room, room + 1, channels), int(rng.integers(0, 32))
+    elif arithmetic == HIGH:
+        shift = int(rng.integers(0, max(1, 31 - bound.bit_length())))
+        spread = max(1, (bound << shift) // (4 * hi))  # the products reach a few times the range
+        mult = rng.integers(-(2**31), 2**31, channels) // rng.choice([1, spread], channels)
+        bias = rng.integers(-(2 * hi), 2 * hi, channels) * 2**32 + rng.integers(0, 2**32, channels)
+    else:
+        shift = int(rng.integers(20, 63))
+        mult, bias = rng.integers(-(2**31), 2**31, channels), rng.integers(-(2**62), 2**62, channels)
+        if shift <= 40:  # so that most results lie between lo and hi
+            mult, bias = mult // max(1, 2 * top), rng.integers(-hi, hi + 1, channels) << shift
+    low = max(lo, -2 * int(rng.integers(0, -lo + 1)))
+    return d.Affine(mult, bias, shift, low, hi, acc_lo, acc_hi, arithmetic)
 
 
 def levels(rng: np.random.Generator, acc: np.ndarray) -> np.ndarray:
@@ -141,7 +145,7 @@ def conv_case(name: str, shape: ConvShape, fill: str, binary: bool, seed: int) -
     acc = d.conv(shape, x, w)
     assert np.abs(acc).max() < 2**31
     source = {"in": d.to_memory(x, STORAGE[shape.in_type])}
-    rule = random_affine(rng, shape.out_c, int(np.abs(acc).max()), shape.out_type, shape.narrow)
+    rule = random_affine(rng, shape.out_c, int(np.abs(acc).max()), shape.out_type, shape.arithmetic)
     stem = "bconv2d" if binary else "conv2d"
     title = f"{name} {fill} {shape}"
     stream = Case(title, stem, shape, source, d.to_memory(d.affine(acc, rule), STORAGE[shape.out_type]), w, rule)
@@ -149,7 +153,7 @@ def conv_case(name: str, shape: ConvShape, fill: str, binary: bool, seed: int) -
     packed = Case(
         title,
         f"{stem}_sign",
-        replace(shape, out_type=BITS, narrow=0),
+        replace(shape, out_type=BITS, arithmetic=0),
         source | {"level": level.astype("<i4").tobytes()},
         d.to_memory(d.sign(acc, level), "bits"),
         w,
@@ -174,8 +178,8 @@ def binary_cases() -> Iterator[Case]:
     shapes.append(("lanes flushed twice", conv_shape(352, 5, pad_value=1, **deep)))
     shapes.append(("lanes flushed twice", conv_shape(352, 5, pad_value=0, **deep)))
     for number, (name, shape) in enumerate(shapes):
-        out_type, narrow = (S8, S16)[number % 2], number // 2 % 2
-        full = replace(shape, in_type=BITS, out_type=out_type, narrow=narrow)
+        out_type, arithmetic = (S8, S16)[number % 2], number // 2 % 3
+        full = replace(shape, in_type=BITS, out_type=out_type, arithmetic=arithmetic)
         fills = FILLS if name in ("lanes flushed twice", "channels") else ("random",)
         for fill in fills:
             yield from conv_case(name, full, fill, binary=True, seed=number)
@@ -191,7 +195,7 @@ def integer_cases() -> Iterator[Case]:
     shapes += [("groups", conv_shape(6, 4, groups=2)), ("depthwise", conv_shape(9, 9, groups=9))]
     for number, (name, shape) in enumerate(shapes):
         for in_type in (S8, S16):
-            full = replace(shape, in_type=in_type, out_type=(S16, S8)[number % 2], narrow=number // 2 % 2)
+            full = replace(shape, in_type=in_type, out_type=(S16, S8)[number % 2], arithmetic=number // 2 % 3)
             for fill in FILLS if name == "channels" else ("random",):
                 yield from conv_case(name, full, fill, binary=False, seed=1000 + number)
 
@@ -219,9 +223,9 @@ def _pool(shape: PoolShape, fill: str, seed: int) -> Iterator[Case]:
     yield Case(f"{fill} {shape}", name, shape, args, d.to_memory(d.max_pool(shape, x), kind))
     if shape.in_type != BITS:
         total = d.sum_pool(shape, x)
-        for narrow in (0, 1):
-            full = replace(shape, narrow=narrow, out_type=(S16, S8)[seed % 2])
-            rule = random_affine(rng, shape.channels, int(np.abs(total).max()), full.out_type, narrow)
+        for arithmetic in (WIDE, NARROW, HIGH):
+            full = replace(shape, arithmetic=arithmetic, out_type=(S16, S8)[seed % 2])
+            rule = random_affine(rng, shape.channels, int(np.abs(total).max()), full.out_type, arithmetic)
             expected = d.to_memory(d.affine(total, rule), STORAGE[full.out_type])
             yield Case(f"{fill} {full}", "avgpool", full, args, expected, affine=rule)
 
@@ -231,7 +235,7 @@ def map_cases() -> Iterator[Case]:
     for number, channels in enumerate((1, 3, *CHANNELS)):
         for in_type in (S8, S16):
             rng = np.random.default_rng(number)
-            shape = MapShape(3, 2, channels, in_type, (S16, S8)[number % 2], number // 2 % 2)
+            shape = MapShape(3, 2, channels, in_type, (S16, S8)[number % 2], number // 2 % 3)
             for fill in ("random", "lowest", "highest"):
                 yield from _affine_maps(rng, shape, fill)
                 yield from _bit_maps(rng, shape, fill)
@@ -245,7 +249,7 @@ def _affine_maps(rng: np.random.Generator, shape: MapShape, fill: str) -> Iterat
         ("requantize", RANGE[shape.in_type], STORAGE[shape.in_type]),
     ):
         x = draw(rng, dims, limits, fill)
-        rule = random_affine(rng, shape.channels, max(abs(v) for v in limits), shape.out_type, shape.narrow)
+        rule = random_affine(rng, shape.channels, max(abs(v) for v in limits), shape.out_type, shape.arithmetic)
         expected = d.to_memory(d.affine(x, rule), STORAGE[shape.out_type])
         case = Case(f"{fill} {shape}", kernel, shape, {"in": d.to_memory(x, kind)}, expected, affine=rule)
         yield case
@@ -262,15 +266,17 @@ def _bit_maps(rng: np.random.Generator, shape: MapShape, fill: str) -> Iterator[
         "level": level.astype("<i4").tobytes(),
         "flip": d.to_memory(np.where(flip, -1, 1), "bits"),
     }
-    yield Case(f"{fill} {shape}", "binarize", replace(shape, out_type=BITS, narrow=0), args, d.to_memory(signs, "bits"))
+    yield Case(
+        f"{fill} {shape}", "binarize", replace(shape, out_type=BITS, arithmetic=0), args, d.to_memory(signs, "bits")
+    )
     low, high = (draw(rng, (shape.channels,), RANGE[shape.out_type], "random") for _ in range(2))
     args = {"in": d.to_memory(signs, "bits"), "low": low.astype("<i2").tobytes(), "high": high.astype("<i2").tobytes()}
     expected = d.to_memory(np.where(signs < 0, low, high), STORAGE[shape.out_type])
-    yield Case(f"{fill} {shape}", "unpack", replace(shape, in_type=BITS, narrow=0), args, expected)
+    yield Case(f"{fill} {shape}", "unpack", replace(shape, in_type=BITS, arithmetic=0), args, expected)
 
 
 def _additions(rng: np.random.Generator, shape: MapShape, fill: str) -> Iterator[Case]:
-    shape = replace(shape, out_type=shape.in_type, narrow=0)
+    shape = replace(shape, out_type=shape.in_type, arithmetic=0)
     a, b = (draw(rng, (shape.rows, shape.width, shape.channels), RANGE[shape.in_type], fill) for _ in range(2))
     kind, (lo, hi) = STORAGE[shape.in_type], RANGE[shape.in_type]
     lo = int(rng.choice([lo, 0]))  # 0: a ReLU behind the addition

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnngen.lower.shapes import ConvShape, PoolShape
+from bnngen.lower.shapes import HIGH, WIDE, ConvShape, PoolShape
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """mult and bias [channels]; the rest as in docs/numerics.md, "Affine"."""
+    """mult and bias [channels]; the rest as in docs/numerics.md, "Affine".
+
+    arithmetic HIGH: the accumulator is shifted left by `shift`, and the result is the sum's high word.
+    """
 
     mult: Array
     bias: Array
@@ -26,6 +29,7 @@ class Affine:
     hi: int
     acc_lo: int
     acc_hi: int
+    arithmetic: int = WIDE
 
 
 def affine(acc: Array, a: Affine) -> Array:
@@ -33,7 +37,8 @@ def affine(acc: Array, a: Affine) -> Array:
     out = np.empty(acc.shape, np.int64)
     for index in np.ndindex(acc.shape):
         x = min(max(int(acc[index]), a.acc_lo), a.acc_hi)
-        q = (x * int(a.mult[index[-1]]) + int(a.bias[index[-1]])) >> a.shift
+        left, right = (a.shift, 32) if a.arithmetic == HIGH else (0, a.shift)
+        q = ((x << left) * int(a.mult[index[-1]]) + int(a.bias[index[-1]])) >> right
         out[index] = min(max(q, a.lo), a.hi)
     return out
 

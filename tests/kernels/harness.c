@@ -128,15 +128,15 @@ void *harness_scratch(void)
     return bytes == 0 ? NULL : allocate(bytes, SCRATCH)->data;
 }
 
-bnn_affine harness_affine(int32_t narrow)
+bnn_affine harness_affine(int32_t arithmetic)
 {
     bnn_affine a;
     const void *bias;
 
     a.mult = (const int32_t *)harness_take();
     bias = harness_take();
-    a.bias32 = narrow ? (const int32_t *)bias : NULL;
-    a.bias64 = narrow ? NULL : (const int64_t *)bias;
+    a.bias32 = arithmetic == BNN_NARROW ? (const int32_t *)bias : NULL;
+    a.bias64 = arithmetic == BNN_NARROW ? NULL : (const int64_t *)bias;
     a.shift = harness_int();
     a.lo = harness_int();
     a.hi = harness_int();

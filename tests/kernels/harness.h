@@ -26,7 +26,7 @@ harness_rows harness_get_rows(void);
 const void *harness_take(void);   /* input: bytes, data */
 void *harness_blank(void);        /* output: bytes, index of the input to share memory with, or -1 */
 void *harness_scratch(void);      /* bytes; NULL for 0 */
-bnn_affine harness_affine(int32_t narrow);
+bnn_affine harness_affine(int32_t arithmetic);
 void harness_finish(void);
 
 #endif

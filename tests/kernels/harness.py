@@ -18,6 +18,7 @@ import numpy as np
 from bnngen import resources
 from bnngen.emit.render import environment
 from bnngen.lower.kernels import KERNELS, Kernel, Variant
+from bnngen.lower.shapes import NARROW
 from bnngen.targets import load_target
 from tests.kernels.cases import Case
 
@@ -85,7 +86,7 @@ def source(features: frozenset[str]) -> str:
 def _argument(ctype: str, name: str) -> tuple[str, str]:
     """(C type, expression that reads it from the stream) of one parameter."""
     if ctype == "const bnn_affine *":
-        return "bnn_affine", "harness_affine(s.narrow)"
+        return "bnn_affine", "harness_affine(s.arithmetic)"
     if not ctype.endswith("*"):
         return ctype, "harness_int()"
     if name == "scratch":
@@ -147,7 +148,7 @@ class Call:
             if name == "scratch":
                 parts.append(struct.pack("<i", self.variant.scratch(shape)))
             elif ctype == "const bnn_affine *":
-                parts.append(_affine_bytes(self.case.affine, shape.narrow))
+                parts.append(_affine_bytes(self.case.affine, shape.arithmetic))
             elif not ctype.endswith("*"):
                 parts.append(struct.pack("<i", self.case.args[name]))
             elif ctype.startswith("const"):
@@ -175,8 +176,8 @@ def _block(data: bytes) -> bytes:
     return struct.pack("<i", len(data)) + data
 
 
-def _affine_bytes(a: object, narrow: int) -> bytes:
-    bias = a.bias.astype("<i4" if narrow else "<i8").tobytes()
+def _affine_bytes(a: object, arithmetic: int) -> bytes:
+    bias = a.bias.astype("<i4" if arithmetic == NARROW else "<i8").tobytes()
     scalars = struct.pack("<5i", a.shift, a.lo, a.hi, a.acc_lo, a.acc_hi)
     return _block(a.mult.astype("<i4").tobytes()) + _block(bias) + scalars
 

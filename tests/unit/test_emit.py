@@ -135,4 +135,4 @@ def test_long_calls_are_broken_behind_a_comma():
 
 
 def test_types_are_printed_by_name():
-    assert shape_values(MapShape(1, 2, 3, 1, 2, 0)) == "1, 2, 3, BNN_S8, BNN_S16, 0"
+    assert shape_values(MapShape(1, 2, 3, 1, 2, 0)) == "1, 2, 3, BNN_S8, BNN_S16, BNN_WIDE"

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnngen import interp, ir, resources
+from bnngen import ir, resources
 from bnngen.errors import ModelError, UsageError
 from bnngen.lower import bounds, lower
 from bnngen.lower.kernels import KERNELS
 from bnngen.lower.layers import LOWERINGS, c_name
 from bnngen.lower.program import graph_hash
 from bnngen.lower.select import choose
-from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, PoolShape
+from bnngen.lower.shapes import HIGH, NARROW, WIDE, ConvShape, DenseShape, MapShape, PoolShape
 from tests.golden import tiny
 
 NODE = ir.Node("layer", ("x",), "y")
@@ -191,18 +191,41 @@ def affines(draw):
 def test_lowering_keeps_the_meaning_of_an_affine(made, data):
     rule, ranges = made
     lowered = bounds.lower_affine(NODE, rule, len(ranges), ranges)
-    acc = np.array([data.draw(st.integers(lo, hi)) for lo, hi in ranges])
-    np.testing.assert_array_equal(interp.affine(acc, lowered.affine), interp.affine(acc, rule))
-    if lowered.narrow:
-        for x in (*ranges[0], 0):
-            value = min(max(x, rule.acc_lo), rule.acc_hi) * int(lowered.affine.mult[0])
-            assert max(abs(value), abs(value + int(lowered.affine.bias[0]))) <= 2**31
+    a = lowered.affine
+    for pick in (*ranges[0], 0, data.draw(st.integers(*ranges[0]))):
+        acc = np.full(len(ranges), pick)
+        x = [min(max(int(v), rule.acc_lo), rule.acc_hi) for v in acc]
+        left, right = (a.shift, 32) if lowered.arithmetic == HIGH else (0, a.shift)
+        limit = 2**31 if lowered.arithmetic == NARROW else 2**63
+        for c, want in enumerate(exact(rule, acc)):
+            product = (x[c] << left) * int(a.mult[c])
+            total = product + int(a.bias[c])
+            assert -(2**31) <= x[c] << left < 2**31
+            assert -limit <= product < limit and -limit <= total < limit
+            assert min(max(total >> right, a.lo), a.hi) == want
 
 
-@pytest.mark.parametrize(("mult", "narrow"), [(2**30, True), (2**30 + 1, False), (3 * 2**28, True)])
-def test_a_power_of_two_needs_only_32_bits(mult, narrow):
+def exact(rule: ir.Affine, acc: np.ndarray) -> list[int]:
+    """The rule in unbounded integers."""
+    clamped = [min(max(int(v), rule.acc_lo), rule.acc_hi) for v in acc]
+    scaled = [(x * int(m) + int(b)) >> rule.shift for x, m, b in zip(clamped, rule.mult, rule.bias, strict=True)]
+    return [min(max(q, rule.lo), rule.hi) for q in scaled]
+
+
+@pytest.mark.parametrize(
+    ("mult", "bound", "arithmetic"),
+    [
+        (2**30, 500, NARROW),  # a power of two needs few bits
+        (3 * 2**28, 500, NARROW),
+        (2**30 + 1, 500, HIGH),
+        (2**30 + 1, 2**29 - 1, HIGH),  # the accumulator has just the room to go up by one
+        (2**30 + 1, 2**31 - 1, WIDE),
+        (2**28 + 1, 2**31 - 1, HIGH),  # here the multiplier goes up
+    ],
+)
+def test_the_cheapest_exact_arithmetic_is_chosen(mult, bound, arithmetic):
     rule = ir.Affine(np.array([mult]), np.array([2**29]), 30, -128, 127)
-    assert bounds.lower_affine(NODE, rule, 1, [(-500, 500)]).narrow is narrow
+    assert bounds.lower_affine(NODE, rule, 1, [(-bound, bound)]).arithmetic == arithmetic
 
 
 def test_flipped_filters_are_negated():

@@ -56,9 +56,9 @@ def test_octets_put_eight_channels_beside_each_other():
     assert octets[1, 0].tolist() == [8, 0, 0, 0, 0, 0, 0, 0] and octets[:, 2:].max() == 0
 
 
-def test_pairs_put_four_inputs_of_two_channels_beside_each_other():
+def test_smlad_quads_swap_the_middle_inputs():
     w = np.arange(5 * 3, dtype=np.int8).reshape(1, 1, 5, 3)
-    pairs = pack.smlad_pairs(w)
-    assert pairs.shape == (2, 2, 2, 4)
-    assert pairs[0, 0].tolist() == [[0, 3, 6, 9], [1, 4, 7, 10]]
-    assert pairs[1, 1].tolist() == [[14, 0, 0, 0], [0, 0, 0, 0]]
+    quads = pack.smlad_quads(w)
+    assert quads.shape == (1, 2, 4, 4)
+    assert quads[0, 0].tolist() == [[0, 6, 3, 9], [1, 7, 4, 10], [2, 8, 5, 11], [0, 0, 0, 0]]
+    assert quads[0, 1].tolist() == [[12, 0, 0, 0], [13, 0, 0, 0], [14, 0, 0, 0], [0, 0, 0, 0]]

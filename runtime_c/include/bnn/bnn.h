@@ -36,13 +36,14 @@ typedef enum {
 /* Stops the build where `condition` is false: an array type of negative size. */
 #define BNN_STATIC_ASSERT(condition, name) typedef char BNN_CONCAT(bnn_assert_, name)[(condition) ? 1 : -1]
 
-/* Kernels must be inlined: only then are the fields of their shape constants to the compiler. */
+/* Kernels must be inlined: only then are the fields of their shape constants to the compiler. What is outlined is
+ * the opposite: instances, so that each has the registers to itself, and hot loops that all shapes share. */
 #if defined(__GNUC__)
 #define BNN_INLINE static inline __attribute__((always_inline))
-#define BNN_UNUSED __attribute__((unused))
+#define BNN_OUTLINE static __attribute__((noinline, unused))
 #else
 #define BNN_INLINE static inline
-#define BNN_UNUSED
+#define BNN_OUTLINE static
 #endif
 
 /* Element types. Those of the real-valued stream equal their size in bytes. */

@@ -2,7 +2,7 @@
 /* kernel.h -- what kernels share: shapes, typed loads and stores, bits, and the affine epilogue.
  *
  * A kernel is a static inline function over a `const` shape; generated code holds one instance per distinct
- * shape, so each field below is a compile-time constant there, and choices by type or by `narrow` vanish.
+ * shape, so each field below is a compile-time constant there, and choices by type or arithmetic vanish.
  *
  * Layouts   stream map   [H][W][C] of int8 (BNN_S8) or int16 (BNN_S16)
  *           packed map   [H][W][words], words = (C + 31) / 32; channel c is bit c % 32 of word c / 32,
@@ -11,6 +11,15 @@
 #define BNN_KERNEL_H
 
 #include "bnn/bnn.h"
+
+/* How an instance computes an affine rule; the generator has proved that the result is exact.
+ *
+ *     BNN_WIDE     as it is written, in 64 bits
+ *     BNN_NARROW   in 32 bits: product and sum fit, and the biases are int32
+ *     BNN_HIGH     scaled so that the shift is by 32: the result is the high word of a 64-bit sum */
+#define BNN_WIDE 0
+#define BNN_NARROW 1
+#define BNN_HIGH 2
 
 /* Geometry of conv2d and bconv2d. `pad_value` and `groups` as in docs/numerics.md; in_type BNN_BITS for bconv2d. */
 typedef struct {
@@ -23,7 +32,7 @@ typedef struct {
     int32_t groups;
     int32_t pad_value;
     int32_t in_type, out_type;
-    int32_t narrow;
+    int32_t arithmetic;
 } bnn_conv_shape;
 
 /* Geometry of a pooling window, channel by channel. */
@@ -35,14 +44,14 @@ typedef struct {
     int32_t pad_top, pad_left;
     int32_t dilation_h, dilation_w;
     int32_t in_type, out_type;
-    int32_t narrow;
+    int32_t arithmetic;
 } bnn_pool_shape;
 
 /* An operation that keeps the position of every element. Vectors have one row of one pixel. */
 typedef struct {
     int32_t rows, width, channels;
     int32_t in_type, out_type;
-    int32_t narrow;
+    int32_t arithmetic;
 } bnn_map_shape;
 
 typedef struct {
@@ -51,7 +60,8 @@ typedef struct {
 } bnn_dense_shape;
 
 /* q = clamp((clamp(acc, acc_lo, acc_hi) * mult[c] + bias[c]) >> shift, lo, hi): docs/numerics.md, "Affine".
- * bias32 is used by narrow instances, bias64 by the others; the other pointer is NULL. */
+ * bias32 belongs to BNN_NARROW, bias64 to the others, and the other pointer is NULL. With BNN_HIGH, shift says by how
+ * much the accumulator is shifted left, and bias has been scaled with it. */
 typedef struct {
     const int32_t *mult;
     const int32_t *bias32;
@@ -90,14 +100,16 @@ BNN_INLINE void bnn_store(void *array, int32_t type, int32_t i, int32_t value)
     }
 }
 
-/* The signed shifts are arithmetic: implementation-defined in C99, and so defined by every compiler we list.
- * narrow: the generator has proved that product, sum and shift stay within 32 bits. */
-BNN_INLINE int32_t bnn_affine_apply(const bnn_affine *a, int32_t narrow, int32_t c, int32_t acc)
+/* The signed shifts are arithmetic: implementation-defined in C99, and so defined by every compiler we list. */
+BNN_INLINE int32_t bnn_affine_apply(const bnn_affine *a, int32_t arithmetic, int32_t c, int32_t acc)
 {
     const int32_t x = bnn_clamp(acc, a->acc_lo, a->acc_hi);
 
-    if (narrow) {
+    if (arithmetic == BNN_NARROW) {
         return bnn_clamp((x * a->mult[c] + a->bias32[c]) >> a->shift, a->lo, a->hi);
+    } else if (arithmetic == BNN_HIGH) {
+        const int32_t scaled = (int32_t)((uint32_t)x << a->shift);
+        return bnn_clamp((int32_t)(((int64_t)scaled * a->mult[c] + a->bias64[c]) >> 32), a->lo, a->hi);
     } else {
         const int64_t q = ((int64_t)x * a->mult[c] + a->bias64[c]) >> a->shift;
         return (int32_t)(q < a->lo ? a->lo : q > a->hi ? a->hi : q);

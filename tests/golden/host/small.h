@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 /* Static memory of the model; plan.txt draws it. Most is used at block. */
-#define BNN_SMALL_ARENA_BYTES 168
+#define BNN_SMALL_ARENA_BYTES 176
 /* uint8 pixels [4][4][1] */
 #define BNN_SMALL_IMAGE_BYTES 16
 #define BNN_SMALL_CLASSES 3

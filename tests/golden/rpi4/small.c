@@ -7,63 +7,64 @@
 #include "bnn/kernels/bconv2d_neon.h"
 #include "bnn/kernels/conv2d_neon.h"
 #include "bnn/kernels/dense_ref.h"
+#include "bnn/kernels/map_neon.h"
 #include "bnn/kernels/map_ref.h"
 #include "bnn/kernels/pool_ref.h"
 
 /* Kernel instances: one per distinct shape and variant. */
 
-static void k0_quantize_input_ref(const void *in, const bnn_affine *affine, void *out)
+BNN_OUTLINE void k0_quantize_input_ref(const void *in, const bnn_affine *affine, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 1, BNN_S8, BNN_S8, 1};
+    static const bnn_map_shape shape = {4, 4, 1, BNN_S8, BNN_S8, BNN_NARROW};
 
     bnn_quantize_input_ref(&shape, (const uint8_t *)in, affine, out, 0, 4);
 }
 
-static void k1_conv2d_neon(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
+BNN_OUTLINE void k1_conv2d_neon(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
 {
-    static const bnn_conv_shape shape = {4, 4, 1, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0, BNN_S8, BNN_S8, 0};
+    static const bnn_conv_shape shape = {4, 4, 1, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0, BNN_S8, BNN_S8, BNN_HIGH};
 
     bnn_conv2d_neon(&shape, in, (const int8_t *)w, affine, out, scratch, 0, 4);
 }
 
-static void k2_binarize_ref(const void *in, const void *level, const void *flip, void *out)
+BNN_OUTLINE void k2_binarize_ref(const void *in, const void *level, const void *flip, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_BITS, 0};
+    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_BITS, BNN_WIDE};
 
     bnn_binarize_ref(&shape, in, (const int32_t *)level, (const uint32_t *)flip, (uint32_t *)out, 0, 4);
 }
 
-static void k3_bconv2d_neon(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
+BNN_OUTLINE void k3_bconv2d_neon(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
 {
-    static const bnn_conv_shape shape = {4, 4, 2, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, BNN_BITS, BNN_S8, 1};
+    static const bnn_conv_shape shape = {4, 4, 2, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, BNN_BITS, BNN_S8, BNN_NARROW};
 
     bnn_bconv2d_neon(&shape, (const uint32_t *)in, (const uint32_t *)w, affine, out, scratch, 0, 4);
 }
 
-static void k4_add_ref(const void *a, const void *b, int32_t lo, int32_t hi, void *out)
+BNN_OUTLINE void k4_add_neon(const void *a, const void *b, int32_t lo, int32_t hi, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_S8, 0};
+    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_S8, BNN_WIDE};
 
-    bnn_add_ref(&shape, a, b, lo, hi, out, 0, 4);
+    bnn_add_neon(&shape, a, b, lo, hi, out, 0, 4);
 }
 
-static void k5_avgpool_ref(const void *in, const bnn_affine *affine, void *out)
+BNN_OUTLINE void k5_avgpool_ref(const void *in, const bnn_affine *affine, void *out)
 {
-    static const bnn_pool_shape shape = {4, 4, 2, 1, 1, 4, 4, 1, 1, 0, 0, 1, 1, BNN_S8, BNN_S8, 1};
+    static const bnn_pool_shape shape = {4, 4, 2, 1, 1, 4, 4, 1, 1, 0, 0, 1, 1, BNN_S8, BNN_S8, BNN_NARROW};
 
     bnn_avgpool_ref(&shape, in, affine, out, 0, 1);
 }
 
-static void k6_dense_ref(const void *in, const void *w, const void *bias, void *scores)
+BNN_OUTLINE void k6_dense_ref(const void *in, const void *w, const void *bias, void *scores)
 {
     static const bnn_dense_shape shape = {2, 3, BNN_S8};
 
     bnn_dense_ref(&shape, in, (const int8_t *)w, (const int32_t *)bias, (int32_t *)scores, 0, 3);
 }
 
-static void k7_unpack_ref(const void *in, const void *low, const void *high, void *out)
+BNN_OUTLINE void k7_unpack_ref(const void *in, const void *low, const void *high, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 2, BNN_BITS, BNN_S8, 0};
+    static const bnn_map_shape shape = {4, 4, 2, BNN_BITS, BNN_S8, BNN_WIDE};
 
     bnn_unpack_ref(&shape, (const uint32_t *)in, (const int16_t *)low, (const int16_t *)high, out, 0, 4);
 }
@@ -112,7 +113,7 @@ void bnn_small_tail(bnn_small *self)
     k3_bconv2d_neon(a + 240, bnn_small_block_w, &bnn_small_block_affine, a + 304, a + 0);
     trace(self, 3, a + 304, 32);
     /* 4. sum: add [4,4,2] s8 -> s8 */
-    k4_add_ref(a + 336, a + 304, -128, 127, a + 336);
+    k4_add_neon(a + 336, a + 304, -128, 127, a + 336);
     trace(self, 4, a + 336, 32);
     /* 5. pool: avgpool 4x4, stride 1, [4,4,2] s8 -> [1,1,2] s8 */
     k5_avgpool_ref(a + 336, &bnn_small_pool_affine, a + 0);

@@ -15,12 +15,12 @@ const int32_t bnn_small_input_bias[1] = {
 
 /* [2] */
 const int32_t bnn_small_stem_mult[2] = {
-    2036164, 8531891,
+    8144656, 34127564,
 };
 
 /* [2] */
 const int64_t bnn_small_stem_bias[2] = {
-    INT64_C(-11274289152), INT64_C(19864223744),
+    INT64_C(-45097156608), INT64_C(79456894976),
 };
 
 /* [1][12][8] */
@@ -107,7 +107,7 @@ const bnn_affine bnn_small_input_affine = {
 };
 const bnn_affine bnn_small_stem_affine = {
     bnn_small_stem_mult, NULL, bnn_small_stem_bias,
-    30, -128, 127, INT32_MIN, 2147483647
+    0, -128, 127, INT32_MIN, 2147483647
 };
 const bnn_affine bnn_small_block_affine = {
     bnn_small_block_mult, bnn_small_block_bias, NULL,

@@ -12,58 +12,58 @@
 
 /* Kernel instances: one per distinct shape and variant. */
 
-static void k0_quantize_input_ref(const void *in, const bnn_affine *affine, void *out)
+BNN_OUTLINE void k0_quantize_input_ref(const void *in, const bnn_affine *affine, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 1, BNN_S8, BNN_S8, 1};
+    static const bnn_map_shape shape = {4, 4, 1, BNN_S8, BNN_S8, BNN_NARROW};
 
     bnn_quantize_input_ref(&shape, (const uint8_t *)in, affine, out, 0, 4);
 }
 
-static void k1_conv2d_cm4(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
+BNN_OUTLINE void k1_conv2d_cm4(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
 {
-    static const bnn_conv_shape shape = {4, 4, 1, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0, BNN_S8, BNN_S8, 0};
+    static const bnn_conv_shape shape = {4, 4, 1, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0, BNN_S8, BNN_S8, BNN_HIGH};
 
     bnn_conv2d_cm4(&shape, in, (const int8_t *)w, affine, out, scratch, 0, 4);
 }
 
-static void k2_binarize_ref(const void *in, const void *level, const void *flip, void *out)
+BNN_OUTLINE void k2_binarize_ref(const void *in, const void *level, const void *flip, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_BITS, 0};
+    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_BITS, BNN_WIDE};
 
     bnn_binarize_ref(&shape, in, (const int32_t *)level, (const uint32_t *)flip, (uint32_t *)out, 0, 4);
 }
 
-static void k3_bconv2d_cm4(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
+BNN_OUTLINE void k3_bconv2d_cm4(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
 {
-    static const bnn_conv_shape shape = {4, 4, 2, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, BNN_BITS, BNN_S8, 1};
+    static const bnn_conv_shape shape = {4, 4, 2, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, BNN_BITS, BNN_S8, BNN_NARROW};
 
     bnn_bconv2d_cm4(&shape, (const uint32_t *)in, (const uint32_t *)w, affine, out, scratch, 0, 4);
 }
 
-static void k4_add_ref(const void *a, const void *b, int32_t lo, int32_t hi, void *out)
+BNN_OUTLINE void k4_add_ref(const void *a, const void *b, int32_t lo, int32_t hi, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_S8, 0};
+    static const bnn_map_shape shape = {4, 4, 2, BNN_S8, BNN_S8, BNN_WIDE};
 
     bnn_add_ref(&shape, a, b, lo, hi, out, 0, 4);
 }
 
-static void k5_avgpool_ref(const void *in, const bnn_affine *affine, void *out)
+BNN_OUTLINE void k5_avgpool_ref(const void *in, const bnn_affine *affine, void *out)
 {
-    static const bnn_pool_shape shape = {4, 4, 2, 1, 1, 4, 4, 1, 1, 0, 0, 1, 1, BNN_S8, BNN_S8, 1};
+    static const bnn_pool_shape shape = {4, 4, 2, 1, 1, 4, 4, 1, 1, 0, 0, 1, 1, BNN_S8, BNN_S8, BNN_NARROW};
 
     bnn_avgpool_ref(&shape, in, affine, out, 0, 1);
 }
 
-static void k6_dense_ref(const void *in, const void *w, const void *bias, void *scores)
+BNN_OUTLINE void k6_dense_ref(const void *in, const void *w, const void *bias, void *scores)
 {
     static const bnn_dense_shape shape = {2, 3, BNN_S8};
 
     bnn_dense_ref(&shape, in, (const int8_t *)w, (const int32_t *)bias, (int32_t *)scores, 0, 3);
 }
 
-static void k7_unpack_ref(const void *in, const void *low, const void *high, void *out)
+BNN_OUTLINE void k7_unpack_ref(const void *in, const void *low, const void *high, void *out)
 {
-    static const bnn_map_shape shape = {4, 4, 2, BNN_BITS, BNN_S8, 0};
+    static const bnn_map_shape shape = {4, 4, 2, BNN_BITS, BNN_S8, BNN_WIDE};
 
     bnn_unpack_ref(&shape, (const uint32_t *)in, (const int16_t *)low, (const int16_t *)high, out, 0, 4);
 }

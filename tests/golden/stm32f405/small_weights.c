@@ -15,17 +15,18 @@ const int32_t bnn_small_input_bias[1] = {
 
 /* [2] */
 const int32_t bnn_small_stem_mult[2] = {
-    2036164, 8531891,
+    8144656, 34127564,
 };
 
 /* [2] */
 const int64_t bnn_small_stem_bias[2] = {
-    INT64_C(-11274289152), INT64_C(19864223744),
+    INT64_C(-45097156608), INT64_C(79456894976),
 };
 
-/* [1][3][2][4] */
-const int8_t bnn_small_stem_w[24] = {
-    -7, 65, -119, 82, 3, 115, -91, 114, -64, 94, -58, -62, -48, -20, 84, -23, 37, 0, 0, 0, 13, 0, 0, 0,
+/* [1][3][4][4] */
+const int8_t bnn_small_stem_w[48] = {
+    -7, -119, 65, 82, 3, -91, 115, 114, 0, 0, 0, 0, 0, 0, 0, 0, -64, -58, 94, -62, -48, 84, -20, -23, 0, 0, 0, 0, 0, 0, 0,
+    0, 37, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 };
 
 /* [2] */
@@ -101,7 +102,7 @@ const bnn_affine bnn_small_input_affine = {
 };
 const bnn_affine bnn_small_stem_affine = {
     bnn_small_stem_mult, NULL, bnn_small_stem_bias,
-    30, -128, 127, INT32_MIN, 2147483647
+    0, -128, 127, INT32_MIN, 2147483647
 };
 const bnn_affine bnn_small_block_affine = {
     bnn_small_block_mult, bnn_small_block_bias, NULL,
