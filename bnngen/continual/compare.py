@@ -21,7 +21,7 @@ from bnngen.lower.learning import LearnConfig
 Array = np.ndarray
 Comparison = dict[str, list[float]]
 Progress = Callable[[str, int, int], None]
-CHUNK = 512
+Features = Callable[[Array], Array]
 
 
 def compare_methods(
@@ -30,27 +30,31 @@ def compare_methods(
     experiences: Sequence[Experience],
     test: tuple[Array, Array],
     seed: int,
+    features: Features,
     progress: Progress,
 ) -> Comparison:
-    """Return, for each method, the accuracy over the classes seen after every experience."""
+    """Return, for each method, the accuracy over the classes seen after every experience.
+
+    features: uint8 image [H, W, C] -> feature stream integers [D]; a running target computes them.
+    """
     path = LatentPath(graph)
     total = sum(len(e.labels) for e in experiences) + len(test[1])
     done = 0
 
-    def features(images: Array) -> Array:
+    def real(images: Array) -> Array:
         nonlocal done
-        parts = []
-        for start in range(0, len(images), CHUNK):
-            parts.append(path.features(images[start : start + CHUNK]) * np.float32(path.feature_scale))
-            done += len(parts[-1])
+        rows = []
+        for image in images:
+            rows.append(features(image))
+            done += 1
             progress("features for the comparison", done, total)
-        return np.concatenate(parts).astype(np.float32)
+        return np.stack(rows).astype(np.float32) * np.float32(path.feature_scale)
 
-    stream = [replace(e, images=features(e.images)) for e in experiences]
-    tested = (features(test[0]), test[1])
-    curves = {}
-    for name, method in methods(graph, config, path, seed).items():
-        progress(name, 1, 1)
+    stream = [replace(e, images=real(e.images)) for e in experiences]
+    tested = (real(test[0]), test[1])
+    curves, compared = {}, methods(graph, config, path, seed)
+    for number, (name, method) in enumerate(compared.items()):
+        progress("comparison", number, len(compared))
         history = run_method(method, stream, tested)
         curves[name] = [history.accuracy_seen(after) for after in range(len(stream))]
     return curves
