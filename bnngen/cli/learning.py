@@ -79,21 +79,21 @@ def _arrival(compiled: Compiled, data: Dataset, request: Request) -> tuple[tuple
 def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:
     """Hold the session and report it."""
     stream = make_stream(compiled, request)
-    _introduce(compiled, stream, built)
-    mirror = None
+    if not request.as_json:
+        _introduce(compiled, stream, built)
+    mirror = comparison = None
     with progress() as report, connect(built, where) as client:
         if request.check:
             mirror = TwinMirror(compiled.graph, compiled.learning.config, request.seed, client)
         outcomes = run_session(mirror or client, stream.experiences, stream.test, request.seed, report)
-    comparison = None
-    if request.compare:
-        with progress() as report:
+        if request.compare:
             comparison = compare_methods(
                 compiled.graph,
                 compiled.learning.config,
                 stream.experiences,
                 stream.test,
                 request.seed,
+                client.features,
                 report,
             )
     picture = _picture(built, outcomes, stream, comparison, request)

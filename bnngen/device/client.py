@@ -54,6 +54,7 @@ class Command(IntEnum):
     READ = 11
     EXIT = 12
     INFO = 13
+    FEATURES = 14
     FAULT = 127
 
 
@@ -237,6 +238,11 @@ class DeviceClient:
     def latent(self, image: np.ndarray) -> np.ndarray:
         """Return the packed latent, uint32 [latent_words]."""
         return np.frombuffer(self.request(Command.LATENT, self._image(image)), "<u4")
+
+    def features(self, image: np.ndarray) -> np.ndarray:
+        """Return the feature vector that the heads read: stream integers, int8 or int16 [features]."""
+        data = self.request(Command.FEATURES, self._image(image))
+        return np.frombuffer(data, f"<i{len(data) // self.facts.features}")
 
     def learn_init(self, seed: int) -> None:
         """Forget everything learned; `seed` starts the generator."""

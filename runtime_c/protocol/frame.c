@@ -88,6 +88,7 @@ uint32_t bnn_frame_image_bytes(const bnn_server *self, uint8_t command)
     case BNN_CMD_INFER:
     case BNN_CMD_TRACE:
     case BNN_CMD_LATENT:
+    case BNN_CMD_FEATURES:
     case BNN_CMD_ADD:
     case BNN_CMD_CLASSIFY: return self->facts->image_bytes;
     default: return 0;

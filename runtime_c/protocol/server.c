@@ -101,6 +101,15 @@ static void latent(bnn_server *self)
     bnn_frame_end(self);
 }
 
+static void features(bnn_server *self)
+{
+    const void *data = self->ops->features(self->user, self->image);
+
+    bnn_frame_begin(self, 0, self->facts->feature_bytes);
+    bnn_frame_send(self, data, self->facts->feature_bytes);
+    bnn_frame_end(self);
+}
+
 static void learn_init(bnn_server *self)
 {
     uint64_t seed = bnn_get_u32(self->args) | ((uint64_t)bnn_get_u32(self->args + 4) << 32);
@@ -200,7 +209,7 @@ static void learn(bnn_server *self)
 
 static void act(bnn_server *self)
 {
-    if (self->command > BNN_CMD_INFO) {
+    if (self->command > BNN_CMD_FEATURES) {
         answer_status(self, BNN_E_COMMAND);
         return;
     }
@@ -215,6 +224,7 @@ static void act(bnn_server *self)
     case BNN_CMD_LATENT: latent(self); break;
     case BNN_CMD_EXIT: answer_status(self, 0); break;
     case BNN_CMD_INFO: info(self); break;
+    case BNN_CMD_FEATURES: features(self); break;
     default: learn(self); break;
     }
 }

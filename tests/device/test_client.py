@@ -58,6 +58,12 @@ def test_trace_has_the_checksum_of_every_step(device):
     assert np.array_equal(answered, scores)
 
 
+def test_features_are_what_the_heads_read(device):
+    for image in project.images(3):
+        answered = device.features(image)
+        assert answered.dtype == np.int8 and np.array_equal(answered, project.features(image))
+
+
 def test_latent_is_the_sign_of_the_features(device):
     image = project.images(1)[0]
     bits = project.features(image) < 0

@@ -113,7 +113,7 @@ def test_a_frame_with_a_wrong_sum_has_no_effect_and_no_answer(line):
 
 
 REFUSED = [
-    ("unknown", 14, b"", -6), ("short", Command.INFER, bytes(47), -1), ("long", Command.HELLO, b"x", -1),
+    ("unknown", 15, b"", -6), ("short", Command.INFER, bytes(47), -1), ("long", Command.HELLO, b"x", -1),
     ("no LEARN_INIT", Command.BEGIN, b"", -4), ("no LEARN_INIT", Command.STATE, b"", -4),
 ]  # fmt: skip
 REFUSED_LATER = [

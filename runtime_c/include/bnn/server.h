@@ -31,12 +31,13 @@ enum {
     BNN_CMD_READ = 11,
     BNN_CMD_EXIT = 12,
     BNN_CMD_INFO = 13,
+    BNN_CMD_FEATURES = 14,
     BNN_CMD_FAULT = 127 /* never asked for: what a program says before it stops */
 };
 
 /* What HELLO tells. Bytes and counts; capacity and state_items are 0 where there is no learning part. */
 typedef struct {
-    uint32_t image_bytes, classes, steps, latent_words, features, capacity, state_items;
+    uint32_t image_bytes, classes, steps, latent_words, features, feature_bytes, capacity, state_items;
     const char *hash; /* 32 characters */
 } bnn_server_facts;
 
@@ -49,6 +50,7 @@ typedef struct {
     /* Infer, calling bnn_server_trace_step once for each step, in order. */
     void (*trace)(void *user, const uint8_t *image, int32_t *scores);
     void (*latent)(void *user, const uint8_t *image, uint32_t *latent);
+    const void *(*features)(void *user, const uint8_t *image); /* what the heads read: feature_bytes bytes */
     int (*learn_init)(void *user, uint64_t seed);
     int (*begin)(void *user);
     int (*add)(void *user, uint32_t label, const uint8_t *image);

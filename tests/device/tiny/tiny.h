@@ -11,6 +11,7 @@
 #define BNN_TINY_STEPS 2
 #define BNN_TINY_LATENT_WORDS 1
 #define BNN_TINY_FEATURES 8
+#define BNN_TINY_FEATURES_TYPE 1 /* int8 */
 #define BNN_TINY_HASH "0123456789abcdef0123456789abcdef"
 
 /* Images of one value throughout that make the program fail. */
