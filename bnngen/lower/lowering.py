@@ -30,22 +30,20 @@ def lower(
         raise ModelError("the graph still has float tensors: run the passes first")
     _check_output(graph)
     _check_names(graph)
-    ctx = Lowering(
-        graph,
-        target_features,
-        kernels,
-        tensor_ranges(graph, latent[1] if latent else None),
-        dict(graph.tensors),
-    )
+    tensors, unpack = dict(graph.tensors), None
     if latent is not None:
-        cut_tensor = graph.tensors[latent[0].inputs[0]]
-        ctx.tensors["latent"] = ir.Tensor("latent", cut_tensor.shape, ir.BITS)
+        pack, unpack = latent
+        tensors["latent"] = ir.Tensor("latent", graph.tensors[pack.inputs[0]].shape, ir.BITS)
+    ctx = Lowering(graph, target_features, kernels, tensor_ranges(graph, unpack), tensors)
     parts = split(graph, latent)
     segments = {name: tuple(_lower_nodes(ctx, nodes)) for name, nodes in parts.items()}
-    features = ctx.root(_features(graph, parts))
     cut = ctx.root(latent[0].inputs[0]) if latent else None
-    _check_crossings(graph, parts, ctx, cut)
-    head = graph.meta.head
+    _check_crossings(parts, ctx, cut)
+    return _program(ctx, segments, cut, ctx.root(_features(graph, parts)))
+
+
+def _program(ctx: Lowering, segments: dict[str, tuple[KernelCall, ...]], cut: str | None, features: str) -> Program:
+    graph, head = ctx.graph, ctx.graph.meta.head
     return Program(
         name=c_name(graph.meta.name),
         model_hash=graph_hash(graph),
@@ -140,7 +138,7 @@ def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
     return calls
 
 
-def _check_crossings(graph: ir.Graph, parts: dict[str, list[ir.Node]], ctx: Lowering, cut: str | None) -> None:
+def _check_crossings(parts: dict[str, list[ir.Node]], ctx: Lowering, cut: str | None) -> None:
     """Only the cut tensor may go from front to tail: learning rebuilds that one alone."""
     if cut is None:
         return

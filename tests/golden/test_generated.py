@@ -81,6 +81,16 @@ def check_trace(graph: ir.Graph, program: Program, answer: bytes, values: dict[s
     np.testing.assert_array_equal(np.frombuffer(answer[8 * len(steps) :], "<i4"), values[graph.output])
 
 
+def test_cmake_builds_it_too(tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake not installed")
+    folder, build = project("everything", tmp_path), tmp_path / "out"
+    subprocess.run(["cmake", "-S", str(folder), "-B", str(build)], check=True, capture_output=True, timeout=100)
+    subprocess.run(["cmake", "--build", str(build)], check=True, capture_output=True, timeout=200)
+    done = subprocess.run([str(build / "everything")], input=frame(EXIT), capture_output=True, timeout=100)
+    assert done.returncode == 0 and replies(done.stdout) == [b""]
+
+
 DRIVER = """
 #include <stdio.h>
 #include "everything.h"

@@ -48,6 +48,18 @@ def test_the_last_variant_is_a_reference_for_everyone():
         assert kernel.variants[-1].name == "ref" and not kernel.variants[-1].features
 
 
+def test_the_readme_lists_every_variant():
+    text = (resources.runtime() / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    listed = {
+        (name, tuple(re.findall(r"`(\w+)`", variants)))
+        for header, names, variants in rows
+        for name in re.findall(r"`(\w+)`", names)
+        if any(kernel.header == header for kernel in KERNELS.values())
+    }
+    assert listed == {(k.name, tuple(v.name for v in k.variants)) for k in KERNELS.values()}
+
+
 def test_every_integer_op_is_lowered():
     graph, latent = tiny.everything()
     used = {type(node) for node in (*graph.nodes, *latent)}
