@@ -49,6 +49,7 @@ define install_missing
 	    missing+=("$${need##*:}"); \
 	done; \
 	if (( $${#missing[@]} )); then \
+	    command -v apt-get >/dev/null || { echo "install what Debian calls: $${missing[*]}" >&2; exit 1; }; \
 	    echo "installing with apt-get ($(2)): $${missing[*]}"; \
 	    apt=(env DEBIAN_FRONTEND=noninteractive apt-get); \
 	    if (( EUID != 0 )); then \
