@@ -51,24 +51,37 @@ def run(target: str, program: Program, folder: Path, stream: bytes) -> list[byte
     return replies(done.stdout)
 
 
-@pytest.mark.parametrize("kernels", ["auto", "ref"])
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_layer_equals_the_interpreter(target, kernels, tmp_path):
+def compare(made: tuple, target: str, kernels: str, folder: Path) -> None:
+    """Generate, compile and run: each layer of three images, and the latent of the first."""
     if TARGETS[target].missing:
         pytest.skip(f"{', '.join(TARGETS[target].missing)} not installed")
-    graph, latent = tiny.everything()
-    program = lower(graph, frozenset(load_target(target).features), kernels, latent)
-    folder = emit_project(program, make_plan(program), None, load_target(target), tmp_path / "project")
+    graph, latent = made
+    facts = load_target(target)
+    program = lower(graph, frozenset(facts.features), kernels, latent)
+    emit_project(program, make_plan(program), None, facts, folder)
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (3, *graph.tensors["image"].shape), dtype=np.uint8)
-    requests = [frame(TRACE, image.tobytes()) for image in images] + [frame(LATENT, images[0].tobytes()), frame(EXIT)]
-    answers = run(target, program, folder, b"".join(requests))
+    requests = [frame(TRACE, image.tobytes()) for image in images]
+    requests += [frame(LATENT, images[0].tobytes())] if latent else []
+    answers = run(target, program, folder, b"".join([*requests, frame(EXIT)]))
 
     values = interp.evaluate(graph, images)
     for n in range(len(images)):
         check_trace(graph, program, answers[n], {name: value[n] for name, value in values.items()})
-    bits = interp.apply(latent[0], [values[latent[0].inputs[0]][:1]], ir.Tensor("latent", (), ir.BITS))[0]
-    assert answers[len(images)] == interp.to_bytes(bits, ir.BITS)
+    if latent:
+        bits = interp.apply(latent[0], [values[latent[0].inputs[0]][:1]], ir.Tensor("latent", (), ir.BITS))[0]
+        assert answers[len(images)] == interp.to_bytes(bits, ir.BITS)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "ref"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_layer_equals_the_interpreter(target, kernels, tmp_path):
+    compare(tiny.everything(), target, kernels, tmp_path / "project")
+
+
+@pytest.mark.parametrize(("seed", "target"), [(1, "host"), (2, "host"), (3, "rpi4"), (4, "stm32f405")])
+def test_random_networks_equal_the_interpreter(seed, target, tmp_path):
+    compare(tiny.random_graph(seed), target, "auto", tmp_path / "project")
 
 
 def check_trace(graph: ir.Graph, program: Program, answer: bytes, values: dict[str, np.ndarray]) -> None:

@@ -166,3 +166,58 @@ def everything() -> tuple[ir.Graph, LatentNodes | None]:
     x = b.flatten("flat", x)
     b.dense("logits", x, 7)
     return b.finish("everything", cut=cut, features="flat")
+
+
+def random_graph(seed: int) -> tuple[ir.Graph, LatentNodes | None]:
+    """A random network: ops, types and geometry drawn from `seed`; shortcuts to older tensors; often a cut."""
+    rng = np.random.default_rng(seed)
+    b = Builder((int(rng.integers(3, 12)), int(rng.integers(3, 12)), int(rng.integers(1, 5))), seed)
+    streams = [b.conv("stem", b.quantize("input"), int(rng.integers(1, 40)), _stream(rng), _window(rng))]
+    for i in range(int(rng.integers(2, 9))):
+        streams.append(_random_layer(b, rng, streams[-1], f"l{i}"))
+        for old in streams[:-2]:
+            same = (
+                b.tensors[old].shape == b.tensors[streams[-1]].shape
+                and b.tensors[old].dtype == b.tensors[streams[-1]].dtype
+            )
+            if same and rng.integers(2):
+                streams.append(b.plus(f"l{i}_sum", *rng.permutation([old, streams[-1]])))
+                break
+    small = b.tensors[streams[-1]].size < 500  # more could leave the 32 bits of the scores
+    last = b.flatten("flat", streams[-1]) if small and rng.integers(2) else b.average("pool", streams[-1])
+    b.dense("logits", last, 3)
+    cuts = [name for name in streams if _all_through(b, name)] + ([last] if last == "pool" else [])
+    return b.finish("random", *((str(rng.choice(cuts)), last) if cuts and rng.integers(4) else ()))
+
+
+def _all_through(b: Builder, cut: str) -> bool:
+    """No tensor from before `cut` is read behind it."""
+    start = next(i for i, node in enumerate(b.nodes) if node.output == cut) + 1
+    early = {node.output for node in b.nodes[:start]} - {cut}
+    return not any(name in early for node in b.nodes[start:] for name in node.inputs)
+
+
+def _stream(rng: np.random.Generator) -> str:
+    return str(rng.choice([ir.S8, ir.S16]))
+
+
+def _window(rng: np.random.Generator) -> ir.Window:
+    k, stride = int(rng.choice([1, 2, 3, 3])), int(rng.choice([1, 1, 1, 2]))
+    return ir.Window((k, k), (stride, stride), ((k - 1) // 2, (k - 1) // 2, k // 2, k // 2))
+
+
+def _random_layer(b: Builder, rng: np.random.Generator, x: str, name: str) -> str:
+    """A layer from stream to stream: integer convolution, binary convolutions with bits between, pool, rescale."""
+    kind, channels = int(rng.integers(5)), int(rng.choice([b.tensors[x].channels] * 2 + [rng.integers(1, 70)]))
+    if kind == 0:
+        return b.conv(name, x, channels, _stream(rng), _window(rng))
+    if kind == 1:
+        size = b.tensors[x].shape[:2]
+        return b.max_pool(name, x, ir.Window((2, 2), (2, 2))) if min(size) >= 2 else b.requantize(name, x, _stream(rng))
+    if kind == 2:
+        return b.requantize(name, x, _stream(rng))
+    sign = f"{name}_sign"
+    bits = b.conv(sign, x, channels, ir.BITS, _window(rng)) if kind == 3 else b.binarize(sign, x)
+    if rng.integers(2):
+        bits = b.binary_conv(f"{name}_inner", bits, channels, ir.BITS, _window(rng), int(rng.integers(2)))
+    return b.binary_conv(name, bits, channels, _stream(rng), _window(rng), int(rng.integers(2)))

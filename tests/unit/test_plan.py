@@ -35,6 +35,14 @@ def test_a_plan_passes_its_checker(program):
     assert plan.learn_offsets()["latent"] % 16 == 0
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_plans_of_random_networks_pass(seed):
+    """make_plan ends with check_plan, whose second proof executes the steps."""
+    graph, latent = tiny.random_graph(seed)
+    plan = make_plan(lower(graph, frozenset({"neon"}), "auto", latent), EXTRA)
+    assert plan.inference_peak_bytes <= plan.arena_bytes
+
+
 def test_learning_steps_reuse_what_only_the_front_needs():
     graph, latent = tiny.everything()
     program = lower(graph, latent=latent)
