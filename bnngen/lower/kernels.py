@@ -55,6 +55,11 @@ def ungrouped(s: ConvShape) -> bool:
     return s.groups == 1
 
 
+def fills_a_vector(s: PoolShape) -> bool:
+    """The channels are at least 128 bits."""
+    return s.channels * s.in_type >= 16  # in_type of a stream is its size in bytes
+
+
 def window_elements(s: ConvShape) -> int:
     """Stream values of a window, filled up to a multiple of 4."""
     return pack.round_up(s.k_h * s.k_w * s.in_c, 4)
@@ -118,7 +123,13 @@ KERNELS: dict[str, Kernel] = {
             (("const void *", "a"), ("const void *", "b"), ("int32_t", "lo"), ("int32_t", "hi"), STREAM_OUT),
             (Variant("neon", frozenset({"neon"})), REF),
         ),
-        Kernel("maxpool", "pool", PoolShape, (STREAM_IN, STREAM_OUT), (REF,)),
+        Kernel(
+            "maxpool",
+            "pool",
+            PoolShape,
+            (STREAM_IN, STREAM_OUT),
+            (Variant("neon", frozenset({"neon"}), fills_a_vector), REF),
+        ),
         Kernel("bmaxpool", "pool", PoolShape, (BITS_IN, BITS_OUT), (REF,)),
         Kernel("avgpool", "pool", PoolShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
         Kernel(
