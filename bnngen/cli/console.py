@@ -87,6 +87,8 @@ def _lines() -> ProgressFn:
 
 def kib(count: int) -> str:
     """Bytes for people."""
+    if count >= 2**20:
+        return f"{count / 2**20:.1f} MiB"
     return f"{count / 1024:.1f} KiB" if count >= 1024 else f"{count} B"
 
 
