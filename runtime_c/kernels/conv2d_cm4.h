@@ -5,7 +5,8 @@
  * rotation; so every four weights are stored in the order 0 2 1 3, and the pairs come out as the inputs stand.
  *
  * Needs     groups = 1
- * w         [(out_c + 3) / 4][size / 4][4 channels][4] int8, size = k_h * k_w * in_c filled up to a multiple of 4; zeros
+ * w         [(out_c + 3) / 4][size / 4][4 channels][4] int8, size = k_h * k_w * in_c filled up with zeros to a
+ *           multiple of 4
  * scratch   out_c filled up to a multiple of 4 int32, then size int16
  * Overflow  sums are int32 in another order than _ref; the generator's bound holds for every order */
 #ifndef BNN_CONV2D_CM4_H
