@@ -69,9 +69,7 @@ def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, 
 @build_options
 def build(model: str, target: str, **values: object) -> None:
     """Generate a complete C project for a board and compile it: build/<model>-<target>/."""
-    compiled, built, size = make(
-        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
-    )
+    compiled, built, size = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
     report_build(compiled, built, size)
 
 
@@ -82,8 +80,8 @@ def report_build(compiled: Compiled, built: BuildResult, size: ProgramSize) -> N
     table(
         ["", "bytes", "of", "share"],
         [
-            ("flash", f"{size.flash_bytes:,}", f"{budget.flash_bytes:,}", f"{size.flash_bytes / budget.flash_bytes:.1%}"),
-            ("RAM, stack included", f"{size.ram_bytes:,}", f"{budget.ram_bytes:,}", f"{size.ram_bytes / budget.ram_bytes:.1%}"),
+            _share("flash", size.flash_bytes, budget.flash_bytes),
+            _share("RAM, stack included", size.ram_bytes, budget.ram_bytes),
             ("  arena", f"{plan.arena_bytes:,}", "", ""),
             ("  of which inference, peak", f"{plan.inference_peak_bytes:,}", "", ""),
             ("  reserved stack", f"{size.stack_bytes:,}", "", ""),
@@ -94,6 +92,10 @@ def report_build(compiled: Compiled, built: BuildResult, size: ProgramSize) -> N
         say(f"  {short(path)}")
 
 
+def _share(name: str, used: int, budget: int) -> tuple[str, str, str, str]:
+    return name, f"{used:,}", f"{budget:,}", f"{used / budget:.1%}"
+
+
 @click.command()
 @click.argument("model", default="model")
 @click.option("--target", default="host", show_default=True)
@@ -101,9 +103,7 @@ def report_build(compiled: Compiled, built: BuildResult, size: ProgramSize) -> N
 @build_options
 def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
     """Per layer: shape, precision, multiplications, bytes; the arena; and whether it fits. Compiles nothing."""
-    compiled = compile_model(
-        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
-    )
+    compiled = compile_model(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
     memory = analysis.memory_use(compiled)
     costs = analysis.layer_costs(compiled.graph)
     if as_json:
@@ -129,8 +129,8 @@ def _print_layers(costs: list[analysis.LayerCost]) -> None:
 def _print_fit(memory: analysis.MemoryUse) -> None:
     rows = [
         ("RAM", f"{memory.ram_bytes:,}", f"{memory.ram_budget_bytes:,}", "arena, one image, reserved stack"),
-        ("flash", f"{memory.const_bytes:,}", f"{memory.flash_budget_bytes:,}", "constants; code is known after a build"),
-    ]  # fmt: skip
+        ("flash", f"{memory.const_bytes:,}", f"{memory.flash_budget_bytes:,}", "constants; the code comes on top"),
+    ]
     say()
     table(["", "bytes", "of", "what is counted"], rows, (1, 2))
     excess = memory.ram_bytes - memory.ram_budget_bytes

@@ -61,20 +61,16 @@ def demo(folder: Path, seed: int) -> None:
         _compare(made, load_data("digits"))
     with chapter(5, "Learn 5, 6, 7, 8, 9 on this computer, one new digit at a time, from pixels"):
         _learn(made[0], seed, None)
-    with chapter(6, "Learn them on the emulated STM32F405: the same image a board would be flashed with"):
+    with chapter(6, "Learn them on the emulated STM32F405: the objects a board is flashed with"):
         _learn(made[2], seed, 40)
-    say(
-        "\nNext: bnngen learn --help; docs/results.md has CIFAR-10; `bnngen flash --dry-run` shows how to reach a board."
-    )
+    say("\nNext: docs/results.md has CIFAR-10; `bnngen flash --dry-run` shows the command that writes a real board.")
 
 
 def _train(keras: Path, seed: int) -> None:
     from bnngen.train.config import TrainConfig
     from bnngen.train.trainer import train
 
-    config = TrainConfig(
-        backbone="quicknet-nano", data="digits", out=keras, classes=(0, 1, 2, 3, 4), seed=seed
-    )
+    config = TrainConfig(backbone="quicknet-nano", data="digits", out=keras, classes=(0, 1, 2, 3, 4), seed=seed)
     with progress() as report:
         result = train(config, report)
     say(f"   {short(keras)}: {result.test_accuracy:.1%} of the test images of 0 to 4 are right")

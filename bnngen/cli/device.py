@@ -28,9 +28,7 @@ from bnngen.targets import load_target
 TRACED = 3  # images whose every layer is compared, by checksum
 
 WHERE = (
-    click.option(
-        "--on", "method", type=click.Choice(METHODS), help="Where it runs. Default: the target's own way."
-    ),
+    click.option("--on", "method", type=click.Choice(METHODS), help="Where it runs. Default: the target's own way."),
     click.option("--host", help="For ssh: user@machine."),
     click.option("--port", help="For serial: the line, for example /dev/ttyACM0."),
 )
@@ -65,9 +63,7 @@ def run(
     **values: object,
 ) -> None:
     """Classify IMAGES on the target or its emulator."""
-    compiled, built, _ = make(
-        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
-    )
+    compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
     pixels = load_images(images, compiled.program.image)
     names = class_names(compiled)
     scale = compiled.graph.tensors[compiled.graph.output].scale or 1.0
@@ -76,9 +72,7 @@ def run(
         for path, image in zip(images, pixels, strict=True):
             scores = client.infer(image)
             order = np.argsort(-scores, kind="stable")[:3]
-            rows.append(
-                (path, names[order[0]], ", ".join(f"{names[i]} {scores[i] * scale:.2f}" for i in order))
-            )
+            rows.append((path, names[order[0]], ", ".join(f"{names[i]} {scores[i] * scale:.2f}" for i in order)))
     table(["image", "class", "best scores"], rows)
 
 
@@ -87,17 +81,11 @@ def run(
     "--data", default="digits", show_default=True, help="Images: like --data of train; the test part is used."
 )
 @click.option("--model", default="model", show_default=True)
-@click.option(
-    "--target", "targets", multiple=True, default=("host",), show_default=True, help="May be repeated."
-)
-@click.option(
-    "--keras", type=click.Path(path_type=Path), help="Compare with this Keras model and onnxruntime too."
-)
+@click.option("--target", "targets", multiple=True, default=("host",), show_default=True, help="May be repeated.")
+@click.option("--keras", type=click.Path(path_type=Path), help="Compare with this Keras model and onnxruntime too.")
 @click.option("--limit", type=int, help="At most this many images on the targets.")
 @click.option("--all", "everything", is_flag=True, help="Use the training images too, all of the data set.")
-@click.option(
-    "--random", "count", type=int, help="Instead of data: this many seeded images of random pixels."
-)
+@click.option("--random", "count", type=int, help="Instead of data: this many seeded images of random pixels.")
 @build_options
 @where_options
 def validate(
@@ -130,14 +118,10 @@ def validate(
                     found = checks.first_difference(other.graph, client, image)
                     differences += [f"{built.target.name}: {found}"] if found else []
     result = checks.compare(stages, labels)
-    _report_validation(
-        checks.Report(result.rows, result.histogram, differences), class_names(compiled), compiled
-    )
+    _report_validation(checks.Report(result.rows, result.histogram, differences), class_names(compiled), compiled)
 
 
-def _images(
-    compiled: Compiled, spec: str, everything: bool, count: int | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _images(compiled: Compiled, spec: str, everything: bool, count: int | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the images to compare on, and the index of the right score for each."""
     shape = compiled.program.image
     if count is not None:
@@ -161,9 +145,7 @@ def _same_classes(compiled: Compiled, data: Dataset) -> bool:
     return tuple(compiled.graph.meta.classes) == tuple(data.classes)
 
 
-def _float_stages(
-    path: Path, keras: Path | None, compiled: Compiled, images: np.ndarray
-) -> list[checks.Stage]:
+def _float_stages(path: Path, keras: Path | None, compiled: Compiled, images: np.ndarray) -> list[checks.Stage]:
     if keras is None:
         return []
     from bnngen.cli.model import require_training
@@ -216,25 +198,17 @@ def _report_validation(report: checks.Report, names: list[str], compiled: Compil
 @click.option("--train-limit", type=int, help="At most this many training images of a class.")
 @click.option("--test-limit", type=int, help="At most this many test images of a class.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--compare", is_flag=True, help="Run the reference methods on the host on the same features too."
-)
-@click.option(
-    "--check", is_flag=True, help="Run the NumPy twin beside the device and compare all learned state."
-)
+@click.option("--compare", is_flag=True, help="Run the reference methods on the host on the same features too.")
+@click.option("--check", is_flag=True, help="Run the NumPy twin beside the device and compare all learned state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Picture of the curve. Default: in the build folder."
 )
 @build_options
 @where_options
-def learn(
-    model: str, target: str, method: str | None, host: str | None, port: str | None, **values: object
-) -> None:
+def learn(model: str, target: str, method: str | None, host: str | None, port: str | None, **values: object) -> None:
     """Show the target new classes, let it learn them there, and measure after each experience."""
-    compiled, built, _ = make(
-        find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
-    )
+    compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
     learning.run(compiled, built, Where(method, host, port), learning.Request.of(values))
 
 
@@ -245,9 +219,7 @@ def learn(
 @click.option("--host", help="For ssh: user@machine.")
 @click.option("--server", help="For gdb: address of the gdb server, for example localhost:3333.")
 @click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
-def flash(
-    model: str, target: str, tool: str | None, host: str | None, server: str | None, dry_run: bool
-) -> None:
+def flash(model: str, target: str, tool: str | None, host: str | None, server: str | None, dry_run: bool) -> None:
     """Write the built program to the board."""
     built = open_built(model, target)
     options = FlashOptions(tool, host, server)

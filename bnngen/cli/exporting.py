@@ -45,9 +45,7 @@ def calibration_from(spec: str | None) -> Calibration | None:
     return Calibration(data.x_train, data.y_train, data.name)
 
 
-def model_info(
-    keras: Path, calibrate: str | None, scale: float | None, offset: float | None
-) -> ModelInfo | None:
+def model_info(keras: Path, calibrate: str | None, scale: float | None, offset: float | None) -> ModelInfo | None:
     """Return what the model file does not say; None leaves it to the file beside the model.
 
     A model that bnngen did not train has no such file: then the classes are those of the calibration data.

@@ -116,16 +116,12 @@ def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
     more = " ..." if len(meta.trained_classes) > 12 else ""
     trained_on = meta.source.get("data") or "other data"
     mix = f"{learn.new_per_batch} new" if learn.new_per_batch else "new and old by their classes"
-    say(
-        f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and is frozen"
-    )
+    say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and is frozen")
     say(
         f"  replay memory {learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy}), buffer "
         f"{learn.buffer}, batch {learn.batch} ({mix}), {learn.epochs} epochs, rate {learn.lr:g}"
     )
-    say(
-        f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images"
-    )
+    say(f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images")
 
 
 def _names(stream: Stream, classes: Sequence[int]) -> str:
@@ -162,18 +158,12 @@ def _picture(
     from bnngen.report.learning_curve import plot_learning
 
     curves = {f"on {built.target.name}": [o.accuracy_seen for o in outcomes], **(comparison or {})}
-    path = request.out or built.directory.with_name(
-        f"{built.directory.name}-{Path(stream.data.name).stem}-learn.png"
-    )
+    path = request.out or built.directory.with_name(f"{built.directory.name}-{Path(stream.data.name).stem}-learn.png")
     labels = [_names(stream, o.classes) for o in outcomes]
-    return plot_learning(
-        curves, labels, f"{stream.data.name}: new classes learned on {built.target.board.title}", path
-    )
+    return plot_learning(curves, labels, f"{stream.data.name}: new classes learned on {built.target.board.title}", path)
 
 
-def _document(
-    compiled: Compiled, stream: Stream, outcomes: list[Outcome], comparison: Comparison | None
-) -> dict:
+def _document(compiled: Compiled, stream: Stream, outcomes: list[Outcome], comparison: Comparison | None) -> dict:
     return {
         "model": compiled.program.name,
         "model_hash": compiled.program.model_hash,

@@ -106,12 +106,8 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
     show_default=True,
     help="Where replayed latents are taken: `features`, or a layer's name.",
 )
-@click.option(
-    "--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10."
-)
-@click.option(
-    "--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train."
-)
+@click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
+@click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
 @click.option("--input-offset", type=float)
 def export(model: str, calibrate: str | None, out: Path | None, **options: object) -> None:
     """Export a Larq MODEL to one ordinary ONNX file and compare both on the calibration images."""

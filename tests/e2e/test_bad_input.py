@@ -103,7 +103,9 @@ def test_a_missing_emulator(digits, tmp_path):
         found = shutil.which(tool)
         if found:
             (tmp_path / tool).symlink_to(found)
-    digits("validate", "--target", "rpi4", "--limit", "1", PATH=str(tmp_path)).refused("qemu-aarch64", "apt-get install")
+    digits("validate", "--target", "rpi4", "--limit", "1", PATH=str(tmp_path)).refused(
+        "qemu-aarch64", "apt-get install"
+    )
 
 
 def test_flash_without_a_probe(digits):

@@ -53,9 +53,23 @@ def test_it_compiles_without_a_warning(project, compiler):
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_it_is_cplusplus_too(project, compiler):
     tools(compiler)
-    sources = [*project.glob("*.c"), *(project / "bnn" / "learn").glob("*.c"), *(project / "bnn" / "protocol").glob("*.c")]
+    sources = [
+        *project.glob("*.c"),
+        *(project / "bnn" / "learn").glob("*.c"),
+        *(project / "bnn" / "protocol").glob("*.c"),
+    ]
     for source in sources:
-        argv = [compiler, "-x", "c++", "-std=c++11", *STRICT, "-march=x86-64-v2", "-fsyntax-only", "-I.", "-Ibnn/include"]
+        argv = [
+            compiler,
+            "-x",
+            "c++",
+            "-std=c++11",
+            *STRICT,
+            "-march=x86-64-v2",
+            "-fsyntax-only",
+            "-I.",
+            "-Ibnn/include",
+        ]
         done = subprocess.run([*argv, str(source)], cwd=project, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
