@@ -18,7 +18,7 @@ from bnngen.continual.stream import Experience, NewClasses, new_classes, test_im
 from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Where, connect
-from bnngen.errors import BnngenError
+from bnngen.errors import DataError
 from bnngen.pipeline import Compiled
 from bnngen.session import Outcome, run_session
 
@@ -59,8 +59,21 @@ def make_stream(compiled: Compiled, request: Request) -> Stream:
     data = load_data(request.data)
     check_shape(data, compiled.program.image)
     order, first = _arrival(compiled, data, request)
+    _check_capacity(order, compiled)
     plan = NewClasses(order, first, request.per_experience, request.train_limit, request.seed)
     return Stream(data, new_classes(data, plan), test_images(data, order, request.test_limit, request.seed))
+
+
+def _check_capacity(order: Sequence[int], compiled: Compiled) -> None:
+    capacity = compiled.learning.capacity if compiled.learning else 0
+    if max(order, default=0) >= capacity:
+        raise DataError(
+            f"the learned head holds {capacity} classes, the stream has class {max(order)}",
+            why="the capacity is fixed at export; classes are counted from 0",
+            fix="name fewer classes with --order, or export again with a larger --capacity"
+            if capacity
+            else "export the model again with a cut: bnngen export MODEL --cut features",
+        )
 
 
 def _arrival(compiled: Compiled, data: Dataset, request: Request) -> tuple[tuple[int, ...], int]:
@@ -175,13 +188,3 @@ def _document(compiled: Compiled, stream: Stream, outcomes: list[Outcome], compa
         "compare": comparison,
         "final_accuracy": outcomes[-1].accuracy_seen,
     }
-
-
-def require_learning(compiled: Compiled) -> None:
-    """Raise unless the model has a cut."""
-    if compiled.learning is None:
-        raise BnngenError(
-            "this model cannot learn",
-            where=compiled.program.name,
-            fix="export it with a cut: bnngen export MODEL --cut features",
-        )

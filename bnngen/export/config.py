@@ -268,11 +268,12 @@ def head_capacity(config: ExportConfig, info: ModelInfo) -> int:
     """Return the most classes of the learned head. Raises UsageError when too small."""
     if config.capacity is None:
         return max(LEAST_CAPACITY, len(info.classes))
-    if config.capacity < len(info.trained_classes):
+    if config.capacity < 2:
         raise UsageError(
             f"a capacity of {config.capacity} is too small",
             where="--capacity",
-            why=f"the model already knows {len(info.trained_classes)} classes",
-            fix=f"choose {len(info.trained_classes)} or more",
+            why="a head tells at least two classes apart; it may be less than the backbone was trained on, "
+            "since the head is learned anew on the device",
+            fix="choose the number of classes that the device will meet",
         )
     return config.capacity

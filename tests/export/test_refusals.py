@@ -277,7 +277,7 @@ def test_a_model_without_a_classifier_has_no_head(tmp_path):
 
 def test_requests_that_do_not_fit(tmp_path):
     model = network()
-    assert isinstance(refuse(model, tmp_path, capacity=3), UsageError)
+    assert isinstance(refuse(model, tmp_path, capacity=1), UsageError)
     assert "4 outputs for 3 trained classes" in refuse(model, tmp_path, info=info_for(3)).message
     config = ExportConfig(tmp_path / "model.keras", tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(UsageError, match="there is no folder"):

@@ -179,7 +179,7 @@ BAD_METADATA = {
     "latent of text": {"latent": {**LATENT, "low": ["0"] * 5}},
     "latent is a list": {"latent": []},
     "head on a map": {"head": {**HEAD, "tensor": "bn"}},
-    "head too small": {"head": {**HEAD, "capacity": 2}},
+    "head too small": {"head": {**HEAD, "capacity": 1}},
     "head empty": {"head": {**HEAD, "lo": 4}},
     "source": {"source": None},
 }
