@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 import tempfile
@@ -33,7 +34,8 @@ def emit_project(
 ) -> Path:
     """Write the project to `directory`, replacing what was there, and return it.
 
-    It is written beside and renamed when complete, so an interrupted run leaves the old project or none.
+    It is written beside and renamed when complete, so an interrupted run leaves the old project or none. A
+    directory that holds the same files already is left alone, with its objects: generation is deterministic.
     """
     files = render_files(program, plan, learning, target)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -43,10 +45,21 @@ def emit_project(
         for name, text in files.items():
             (fresh / name).write_text(text, encoding="utf-8", newline="\n")
         copy_runtime(fresh / "bnn")
+        if same_files(fresh, directory):
+            return directory
         if directory.exists():
             directory.rename(old)
         fresh.rename(directory)
     return directory
+
+
+def same_files(fresh: Path, directory: Path) -> bool:
+    """True when every file of `fresh` stands in `directory` with the same bytes, and no other source does."""
+    wanted = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    sources = {path.relative_to(directory) for path in directory.rglob("*") if path.suffix in RUNTIME_FILES}
+    return sources <= wanted and all(
+        (directory / name).is_file() and filecmp.cmp(fresh / name, directory / name, shallow=False) for name in wanted
+    )
 
 
 def render_files(program: Program, plan: Plan, learning: LearningProgram | None, target: Target) -> dict[str, str]:

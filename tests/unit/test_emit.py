@@ -136,3 +136,18 @@ def test_long_calls_are_broken_behind_a_comma():
 
 def test_types_are_printed_by_name():
     assert shape_values(MapShape(1, 2, 3, 1, 2, 0)) == "1, 2, 3, BNN_S8, BNN_S16, BNN_WIDE"
+
+
+def test_an_equal_project_is_left_alone_and_a_changed_one_replaced(tmp_path):
+    """Objects of the last build survive a second generation; an edited or stale source does not."""
+    directory = emit(tmp_path / "project")
+    (directory / "model.o").write_bytes(b"object")
+    emit(directory)
+    assert (directory / "model.o").exists()
+    (directory / "main.c").write_text("edited", encoding="utf-8")
+    emit(directory)
+    assert "edited" not in (directory / "main.c").read_text(encoding="utf-8")
+    assert not (directory / "model.o").exists()
+    (directory / "stale.c").write_text("left over", encoding="utf-8")
+    emit(directory)
+    assert not (directory / "stale.c").exists()
