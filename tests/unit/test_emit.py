@@ -74,6 +74,7 @@ def test_nothing_generated_knows_where_or_when_it_was_made(tmp_path):
 def test_an_old_project_is_replaced_whole(tmp_path):
     folder = emit(tmp_path / "project")
     (folder / "left_over.o").write_text("old")
+    (folder / "main.c").write_text("of another version")
     emit(folder)
     assert not (folder / "left_over.o").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["project"]
