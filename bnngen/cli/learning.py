@@ -99,6 +99,7 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
         if request.check:
             mirror = TwinMirror(compiled.graph, compiled.learning.config, request.seed, client)
         outcomes = run_session(mirror or client, stream.experiences, stream.test, request.seed, report)
+        board = client.info()
         if request.compare:
             comparison = compare_methods(
                 compiled.graph,
@@ -119,6 +120,8 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
             f"the NumPy twin held the same learned state, byte for byte, after all {mirror.comparisons} calls that "
             "changed it"
         )
+    if board.stack_peak:
+        say(f"stack: at most {board.stack_peak:,} of {board.stack_bytes:,} reserved bytes were used")
     say(f"picture: {short(picture)}")
     return outcomes
 
