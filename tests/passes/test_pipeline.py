@@ -207,3 +207,24 @@ def test_network_must_end_in_dense():
 def test_activation_bits_are_8_or_16():
     with pytest.raises(UsageError, match="12"):
         Options(12)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "want"),
+    [  # docs/numerics.md, "Input": pixel + k on s8, on s16, 2 * pixel + k, and the rounded grid
+        (1 / 128, -1.0, (1, -128, 0)),
+        (1 / 255, 0.0, (1, 0, 0)),
+        (1 / 127.5, -1.0, None),  # 1 / 127.5 is not a float64: the exact quotient is not an integer
+        (0.5, -63.75, (2, -255, 0)),
+    ],
+)
+def test_input_rule_is_the_one_of_the_specification(scale, offset, want):
+    graph = graphs.residual()
+    graph = replace(graph, meta=replace(graph.meta, input_scale=scale, input_offset=offset))
+    rule = run_passes(graph).nodes[0].epilogue
+    if want is None:
+        grid = max(abs(offset), abs(255 * scale + offset)) / 32767
+        assert rule.shift == 16 and rule.mult[0] == round(Fraction(scale) / Fraction(grid) * 2**16)
+        assert rule.bias[0] == round(Fraction(offset) / Fraction(grid) * 2**16) + 2**15
+    else:
+        assert (rule.mult[0], rule.bias[0], rule.shift) == want
