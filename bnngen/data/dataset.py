@@ -88,10 +88,15 @@ def subset(dataset: Dataset, classes: Iterable[int]) -> Dataset:
 def holdout(count: int, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     """Split `count` training images in (training, validation) indices: the last tenth of a fixed permutation.
 
-    The choice of an epoch is made on the validation images, never on the test set.
+    At least one image is held out. The choice of an epoch is made on the validation images, never on the
+    test set. Raises DataError for less than two images.
     """
+    if count < 2:
+        raise DataError(f"too few training images: {count}",
+                        why="one is held out to choose the best epoch, and one at least is trained on",
+                        fix="give at least two training images, better some hundred of each class")
     order = np.random.default_rng(HOLDOUT_SEED).permutation(count)
-    kept = count - round(count * fraction)
+    kept = count - max(1, round(count * fraction))
     return order[:kept], order[kept:]
 
 

@@ -148,6 +148,19 @@ def test_holdout_is_a_fixed_tenth_without_overlap() -> None:
     assert held[:4].tolist() == [522, 206, 729, 350]
 
 
+@pytest.mark.parametrize("count", range(2, 12))
+def test_a_small_set_holds_out_one_image(count: int) -> None:
+    kept, held = holdout(count)
+    assert (len(kept), len(held)) == (count - 1, 1)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_can_be_held_out_of_less_than_two_images(count: int) -> None:
+    with pytest.raises(DataError, match="too few training images") as caught:
+        holdout(count)
+    assert caught.value.why and caught.value.fix
+
+
 def test_loader_needs_no_tensorflow() -> None:
     program = "import sys, bnngen.data as d; d.load('digits'); assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2], timeout=120)
