@@ -91,6 +91,11 @@ def _require_int32(node: ir.Node, bounds: list[Range]) -> None:
             )
 
 
+def require_room_above(node: ir.Node, bounds: list[Range]) -> None:
+    """Raise ModelError unless "always", the level above the largest accumulator, is an int32."""
+    _require_int32(node, [(lo, hi + 1) for lo, hi in bounds])
+
+
 @dataclass(frozen=True, eq=False)
 class LoweredAffine:
     """An affine in the form in which kernels compute it: WIDE, NARROW or HIGH (bnn/kernel.h), each proved exact.

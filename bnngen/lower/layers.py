@@ -130,6 +130,7 @@ def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
     acc = bounds.dot_range(node, weights, ctx.ranges[node.inputs[0]])
     args = [ctx.arg(node.inputs[0])]
     if isinstance(epilogue, ir.Threshold):
+        bounds.require_room_above(node, acc)
         # Beyond what the accumulator can reach every level means the same; clipping keeps it in int32.
         level = np.array([min(max(v, lo), hi + 1) for v, (lo, hi) in zip(level, acc, strict=True)], np.int32)
         args.append(ctx.const(node.name, "level", level))

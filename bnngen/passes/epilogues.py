@@ -17,7 +17,7 @@ from bnngen import ir
 from bnngen.errors import ModelError
 
 Array = np.ndarray
-INT32_MAX = 2**31 - 1
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 MAX_SHIFT = 30
 NARROW_ERROR = 1 / 16  # of an output step: below this, 32-bit arithmetic is as good as 64-bit
 
@@ -109,13 +109,24 @@ def threshold_rule(acc: Accumulator, tail: Tail) -> ir.Threshold:
 
     The chain is monotone in the accumulator, so one bisection over the reachable values finds where the
     sign changes. The predicate is exact: rational arithmetic, and squares instead of square roots.
+    Levels are int64: reachable values may lie beyond int32 here, where only the type of the input is known.
+    `int32_levels` is the last step.
     """
     channels = len(acc.unit)
     level = np.zeros(channels, np.int64)
     flip = np.zeros(channels, np.int8)
     for c in range(channels):
         level[c], flip[c] = _level(_negative(acc, tail, c), int(acc.lo[c]), int(acc.hi[c]))
-    return ir.Threshold(level.astype(np.int32), flip)
+    return ir.Threshold(level, flip)
+
+
+def int32_levels(rule: ir.Threshold) -> ir.Threshold:
+    """Return the rule with int32 levels, which mean the same for every accumulator below 2^31 - 1.
+
+    Lowering proves that a sum stays in int32, and refuses one in front of a sign that reaches 2^31 - 1; so a
+    level above 2^31 - 1 means "always" and may be 2^31 - 1, one below -2^31 means "never" and may be -2^31.
+    """
+    return replace(rule, level=np.clip(rule.level, INT32_MIN, INT32_MAX).astype(np.int32))
 
 
 def _level(negative: Callable[[int], bool], lo: int, hi: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bnngen import ir
 from bnngen.errors import ModelError
-from bnngen.passes.epilogues import Accumulator, Tail, affine_rule, threshold_rule
+from bnngen.passes.epilogues import Accumulator, Tail, affine_rule, int32_levels, threshold_rule
 from bnngen.passes.scales import input_rule, stream_tensors
 
 Array = np.ndarray
@@ -77,7 +77,9 @@ def _chain(chain: ir.Chain, source: ir.Tensor, out: ir.Tensor) -> ir.Node:
         return type(first)(*place, *window, rule)
     acc = _stream(source, source.channels, 1)
     rule = _epilogue(acc, chain.links, out)
-    return (ir.Binarize if isinstance(rule, ir.Threshold) else ir.Requantize)(*place, rule)
+    if isinstance(rule, ir.Threshold):
+        return ir.Binarize(*place, int32_levels(rule))
+    return ir.Requantize(*place, rule)
 
 
 def _epilogue(acc: Accumulator, links: tuple[ir.Node, ...], out: ir.Tensor) -> ir.Epilogue:
@@ -118,8 +120,8 @@ def _binary_conv(conv: ir.BinaryConv2D, chain: ir.Chain, out: ir.Tensor) -> ir.B
 def _unflip(weights: Array, rule: ir.Threshold) -> tuple[Array, ir.Threshold]:
     """Negate the filters of flipped channels: not (acc < L) is (-acc < 1 - L)."""
     flip = rule.flip != 0
-    level = np.where(flip, 1 - rule.level.astype(np.int64), rule.level).astype(np.int32)
-    return np.where(flip, -weights, weights).astype(np.int8), ir.Threshold(level, np.zeros_like(rule.flip))
+    unflipped = ir.Threshold(np.where(flip, 1 - rule.level, rule.level), np.zeros_like(rule.flip))
+    return np.where(flip, -weights, weights).astype(np.int8), int32_levels(unflipped)
 
 
 def _conv(layer: ir.Conv2D | ir.Dense, chain: ir.Chain, source: ir.Tensor, out: ir.Tensor) -> ir.Conv2D:

@@ -11,6 +11,7 @@ import pytest
 
 from bnngen import interp, ir
 from bnngen.errors import ModelError, UsageError
+from bnngen.lower import lower
 from bnngen.passes import Options, fuse_chains, run_passes
 from bnngen.passes.epilogues import Accumulator, Tail, affine_rule, threshold_rule
 from bnngen.passes.latent import latent_ops
@@ -114,6 +115,57 @@ def test_threshold_does_not_round_the_square_root():
     for beta, want in ((-above, -1), (-below, 1)):
         rule = threshold_rule(acc, Tail(False, norm_of(1, beta, 1, 2.0), False))
         assert interp.threshold(np.array([[3]]), rule)[0, 0] == want  # y = 2 / sqrt(2) + beta
+
+
+# name of a channel: batch norm (gamma, beta, mean in accumulator units), and its bit where it is always the same
+WIDE_CHANNELS = {
+    "dead, always": (0, -1, 0, True),
+    "dead, never": (0, 1, 0, False),
+    "rising, above int32": (1, 0, 2.3e9, True),
+    "rising, below int32": (1, 0, -2.3e9, False),
+    "falling, above int32": (-1, 0, 2.3e9, False),
+    "falling, below int32": (-1, 0, -2.3e9, True),
+    "rising": (1, 0, 1e8, None),
+    "falling": (-1, 0, 1e8, None),
+}
+
+
+def wide_conv() -> ir.Graph:
+    """600 non-negative int16 inputs and weights of +-127: int32 holds the sums, but not the sum of |w| * 32768."""
+    b, one = graphs.Builder((4, 4, 3)), ir.Window((1, 1))
+    b.conv("stem", 600, one)
+    b.relu("stem_relu")
+    b.conv("wide", len(WIDE_CHANNELS), one)
+    b.nodes[-1].weights[:] = np.where(np.arange(600) % 2, 1, -1)[None, None, :, None]
+    gamma, beta, mean = (np.array(v, np.float32) for v in list(zip(*WIDE_CHANNELS.values(), strict=True))[:3])
+    top = max(interp.evaluate(b.finish(), np.ones((1, 4, 4, 3), np.float32))["stem_relu"].max(), 1)
+    unit = top / 32767 / 127  # nearly: what an accumulator of 1 means
+    norm = ir.BatchNorm("norm", ("wide",), "norm", gamma, beta, mean * np.float32(unit), np.ones_like(gamma), 0.0)
+    b._append(norm, b.tensors["wide"].shape)
+    b.sign("sign")
+    b.binary_conv("out", 4)
+    b.norm("out_bn")
+    b.pool("pool")
+    b.dense("logits", 3)
+    graph = b.finish()
+    return replace(graph, meta=replace(graph.meta, ranges=graph.meta.ranges | {"stem_relu": (0.0, float(top))}))
+
+
+def test_levels_beyond_int32_keep_their_meaning():
+    """The type of the input allows sums beyond int32 that its values do not: no level may wrap around."""
+    graph = run_passes(wide_conv())
+    bits = interp.evaluate(graph, graphs.pixels(graph, 8))["sign"] < 0
+    conv = next(node for node in graph.nodes if node.output == "sign")
+    assert np.abs(conv.weights.astype(np.int64)).sum(axis=(0, 1, 2)).max() * 32768 > 2**31
+    program = lower(graph)
+    level = next(const.values for const in program.consts if const.name.endswith("_level") and len(const.values) == 8)
+    reach = 300 * 127 * 32767
+    for c, (name, (*_, always)) in enumerate(WIDE_CHANNELS.items()):
+        if always is None:
+            assert -reach < level[c] <= reach, name
+        else:
+            assert (bits[..., c] == always).all(), name
+            assert (level[c] > reach) == always and (level[c] <= -reach) != always, name
 
 
 @pytest.mark.parametrize("dtype", [ir.S8, ir.S16])

@@ -253,6 +253,16 @@ def test_flipped_filters_are_negated():
 # ------------------------------------------------------------------------------------------------ refusals
 
 
+def test_a_sign_behind_a_sum_that_fills_int32_is_refused():
+    """2^31 - 1 is a sum that int32 holds, but no level lies above it."""
+    weights = np.array([-127] * 516 + [-3, 1], np.int8)[:, None]
+    reach = bounds.dot_range(NODE, weights, ir.TYPE_RANGE[ir.S16])
+    assert reach[0][1] == 2**31 - 1
+    with pytest.raises(ModelError, match="beyond 32 bits"):
+        bounds.require_room_above(NODE, reach)
+    bounds.require_room_above(NODE, [(lo, hi - 1) for lo, hi in reach])
+
+
 def test_average_pooling_with_padding_is_refused():
     graph, latent = tiny.everything()
     node = next(graph.of_type(ir.AveragePool))
