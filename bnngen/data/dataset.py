@@ -69,7 +69,8 @@ def make_dataset(name: str, arrays: Mapping[str, np.ndarray], classes: Iterable[
 def subset(dataset: Dataset, classes: Iterable[int]) -> Dataset:
     """Return the images of the given class ids alone; labels and class names keep their numbers.
 
-    Raises DataError for an id that the data set does not have, or a class without training images.
+    Raises DataError for an id that the data set does not have, a class without training images, or a choice
+    of classes without a test image.
     """
     wanted = tuple(int(c) for c in classes)
     for c in wanted:
@@ -81,6 +82,10 @@ def subset(dataset: Dataset, classes: Iterable[int]) -> Dataset:
             raise DataError(f"class {c} ({dataset.classes[c]}) has no training image", where=dataset.name,
                             fix="leave the class out")
     train, test = np.isin(dataset.y_train, wanted), np.isin(dataset.y_test, wanted)
+    if not test.any():
+        raise DataError(f"no test image of the chosen classes: {', '.join(map(str, wanted))}",
+                        where=dataset.name, why="the accuracy is measured on them at the end",
+                        fix="choose at least one class that has test images, or add some")
     return replace(dataset, x_train=dataset.x_train[train], y_train=dataset.y_train[train],
                    x_test=dataset.x_test[test], y_test=dataset.y_test[test])
 
@@ -105,6 +110,10 @@ def _images(x: np.ndarray, where: str) -> np.ndarray:
         raise DataError(f"images are {x.dtype}, not uint8", where=where,
                         why="a board's camera gives bytes, and scaling is part of the model",
                         fix="for values in 0..1: x = (x * 255).round().astype('uint8')")
+    if x.shape[:1] == (0,):
+        raise DataError(f"there are no images: the shape is {list(x.shape)}", where=where,
+                        why="the first number of the shape counts the images; each part has some",
+                        fix="look for what left the array empty when the file was written")
     if x.ndim == 3:
         x = x[..., np.newaxis]
     if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape:

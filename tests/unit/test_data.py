@@ -66,7 +66,8 @@ def test_grey_images_gain_a_channel(tmp_path: Path) -> None:
     ({"x_test": np.zeros((6, 6, 5, 3), np.int64)}, "images are int64, not uint8", "x_test of things"),
     ({"x_train": np.zeros((12, 3, 6, 5), np.uint8)}, "shape [12, 3, 6, 5] is not a set of images", "x_train"),
     ({"x_train": np.zeros((12, 90), np.uint8)}, "shape [12, 90] is not a set of images", "x_train"),
-    ({"x_train": np.zeros((0, 6, 5, 3), np.uint8)}, "shape [0, 6, 5, 3] is not a set of images", "x_train"),
+    ({"x_train": np.zeros((0, 6, 5, 3), np.uint8)}, "there are no images", "x_train"),
+    ({"x_train": np.zeros((12, 0, 5, 3), np.uint8)}, "shape [12, 0, 5, 3] is not a set of images", "x_train"),
     ({"x_test": np.zeros((6, 7, 5, 3), np.uint8)}, "images are [6, 5, 3], test images [7, 5, 3]", "things"),
     ({"y_train": np.zeros(12)}, "labels are float64, not integers", "y_train of things"),
     ({"y_train": np.zeros(11, int)}, "labels have shape [11], the images are 12", "y_train of things"),
@@ -138,6 +139,20 @@ def test_subset_refuses_classes_that_are_not_there(tmp_path: Path) -> None:
         subset(data, (0, 4))
     with pytest.raises(DataError, match=r"class 3 \(dog\) has no training image"):
         subset(data, (0, 3))
+
+
+def test_subset_refuses_classes_that_are_never_tested(tmp_path: Path) -> None:
+    data = load(npz(tmp_path, y_test=np.array([0, 0, 0, 0, 0, 1])))
+    assert subset(data, (1, 2)).y_test.tolist() == [1]  # some of them is enough for an accuracy
+    with pytest.raises(DataError, match="no test image of the chosen classes: 2") as caught:
+        subset(data, (2,))
+    assert caught.value.where == "things" and caught.value.why and caught.value.fix
+
+
+def test_an_empty_array_of_images_is_not_taken_for_a_transposed_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there are no images") as caught:
+        load(npz(tmp_path, x_train=np.zeros((0, 16, 16, 1), np.uint8), y_train=np.zeros(0, int)))
+    assert caught.value.where == "x_train of things" and "transpose" not in caught.value.fix
 
 
 def test_holdout_is_a_fixed_tenth_without_overlap() -> None:
