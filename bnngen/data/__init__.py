@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images with labels, from wherever they come, in one form: uint8 [N, H, W, C] and int64 [N].
 
-Nothing here needs TensorFlow: `run`, `validate` and `simulate` load data without it.
+Nothing here needs TensorFlow: `run`, `validate` and `learn` load data without it.
 """
 
 from bnngen.data.dataset import Dataset, holdout, subset
