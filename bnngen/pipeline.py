@@ -58,15 +58,20 @@ def compile_model(model: Path, target: Target, options: BuildOptions) -> Compile
     return Compiled(target, graph, program, learning, make_plan(program, extra))
 
 
-def write_project(compiled: Compiled, folder: Path) -> Path:
-    """Write the complete C project below `folder` and return its directory.
+def write_project(compiled: Compiled, folder: Path, name: str) -> Path:
+    """Write the complete C project to folder/<name>-<target>/ and return that directory.
 
     Raises BudgetError, and writes nothing, for a program that the target cannot hold.
     """
     check_ram(compiled)
-    directory = folder / f"{compiled.program.name}-{compiled.target.name}"
+    directory = project_folder(folder, name, compiled.target)
     emit_project(compiled.program, compiled.plan, compiled.learning, compiled.target, directory)
     return directory
+
+
+def project_folder(folder: Path, name: str, target: Target) -> Path:
+    """Return where the project of a model file called `name` stands: two files of one model are two projects."""
+    return folder / f"{name}-{target.name}"
 
 
 def ram_needed(compiled: Compiled) -> int:

@@ -54,10 +54,15 @@ def options_from(values: dict) -> BuildOptions:
     return BuildOptions(values["kernels"], values["activation_bits"], learn)
 
 
+def project_name(model: str | Path) -> str:
+    """Return what a model's projects are called: the name of its file, without .onnx."""
+    return Path(model).name.removesuffix(".onnx")
+
+
 def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, BuildResult, ProgramSize]:
     """Generate, compile, and check the finished program against the target's memory."""
     compiled = compile_model(model, target, options)
-    built = build_project(write_project(compiled, BUILD_DIR), target)
+    built = build_project(write_project(compiled, BUILD_DIR, project_name(model)), target)
     size = measure_size(built.program(), target)
     check_budget(size, target)
     return compiled, built, size

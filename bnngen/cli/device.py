@@ -12,7 +12,7 @@ import numpy as np
 
 from bnngen import validate as checks
 from bnngen.cli import learning
-from bnngen.cli.build import BUILD_DIR, build_options, make, options_from
+from bnngen.cli.build import BUILD_DIR, build_options, make, options_from, project_name
 from bnngen.cli.console import err, progress, say, short, table
 from bnngen.cli.data import check_shape, load_data, load_images
 from bnngen.cli.model import find_model
@@ -22,7 +22,7 @@ from bnngen.device.flash import FlashOptions, chosen_tool, flash_command, image_
 from bnngen.device.flash import flash as flash_program
 from bnngen.device.session import METHODS, Where, connect
 from bnngen.errors import BnngenError, UsageError
-from bnngen.pipeline import Compiled
+from bnngen.pipeline import Compiled, project_folder
 from bnngen.targets import load_target
 
 TRACED = 3  # images whose every layer is compared, by checksum
@@ -232,19 +232,18 @@ def flash(model: str, target: str, tool: str | None, host: str | None, server: s
 
 
 def open_built(model: str, target: str) -> BuildResult:
-    """Return what `bnngen build` left for a model and a target."""
-    name = Path(model).stem
-    folder = BUILD_DIR / f"{name}-{target}"
+    """Return what `bnngen build` left for a model and a target. UsageError: nothing; another model will not do."""
+    found = load_target(target)
+    folder = project_folder(BUILD_DIR, project_name(model), found)
     if not folder.is_dir():
-        found = sorted(p.name for p in BUILD_DIR.glob(f"*-{target}")) if BUILD_DIR.is_dir() else []
-        if len(found) != 1:
-            raise UsageError(
-                f"nothing has been built for {target}",
-                where=str(folder),
-                fix=f"bnngen build --target {target}",
-            )
-        folder = BUILD_DIR / found[0]
-    return open_build(folder, load_target(target))
+        others = sorted(path.name for path in BUILD_DIR.glob(f"*-{found.name}/"))
+        raise UsageError(
+            f"{model} has not been built for {found.name}",
+            where=str(folder),
+            why=f"built for this target: {', '.join(others)}" if others else "",
+            fix=f"bnngen build {model} --target {target}",
+        )
+    return open_build(folder, found)
 
 
 COMMANDS = (run, validate, learn, flash)

@@ -119,7 +119,7 @@ def test_flash_without_a_probe(digits):
 
 
 def test_flash_before_build(bnngen):
-    bnngen("flash", "--target", "stm32f405").refused("nothing has been built", "bnngen build")
+    bnngen("flash", "--target", "stm32f405").refused("model has not been built for stm32f405", "bnngen build model")
 
 
 def test_training_can_be_interrupted_and_resumed(bnngen):
