@@ -6,9 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bnngen.report.picture import save_png
+
 
 def plot_learning(curves: Mapping[str, Sequence[float]], labels: Sequence[str], title: str, path: Path) -> Path:
-    """Draw one line a curve, accuracies in [0, 1]; `labels` name the experiences. Returns `path` (PNG)."""
+    """Draw one line a curve, accuracies in [0, 1]; `labels` name the experiences. Returns `path` (PNG).
+
+    Raises UsageError when the picture cannot be written.
+    """
     from matplotlib.figure import Figure  # late: it is slow to load, and only reports need it
 
     figure = Figure(figsize=(7.2, 4.2), dpi=120, layout="constrained")
@@ -22,5 +27,5 @@ def plot_learning(curves: Mapping[str, Sequence[float]], labels: Sequence[str], 
     axes.grid(alpha=0.3)
     axes.set_title(title)
     axes.legend()
-    figure.savefig(path, metadata={"Software": None})
+    save_png(figure, path)
     return path

@@ -7,13 +7,15 @@ import csv
 from pathlib import Path
 
 from bnngen.errors import DataError
+from bnngen.report.picture import save_png
 
 
 def draw_training_curve(log: Path, png: Path, title: str = "") -> None:
     """Draw OUT.log.csv as a PNG of 1000x420 pixels; the file carries no date.
 
     log: columns epoch, train_loss, train_accuracy, val_loss, val_accuracy (losses in nats, accuracies as
-    shares). Raises DataError when the log has no epoch or lacks a column.
+    shares). Raises DataError when the log has no epoch or lacks a column, UsageError when the picture cannot
+    be written.
     """
     from matplotlib.figure import Figure  # late: it is slow to load, and only reports need it
 
@@ -28,7 +30,7 @@ def draw_training_curve(log: Path, png: Path, title: str = "") -> None:
         axes.grid(alpha=0.3)
     accuracy.legend()
     figure.suptitle(title)
-    figure.savefig(png, metadata={"Software": None})
+    save_png(figure, png)
 
 
 def _read(log: Path) -> dict[str, list[float]]:
