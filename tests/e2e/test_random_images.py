@@ -19,7 +19,7 @@ def test_random_images_are_equal_bit_for_bit(bnngen, target, count):
     assert re.search(rf"{target}\s+{count}\s.*bit for bit", text), text
     predicted = re.search(r"predicted: (.*)", text).group(1)
     counts = [int(n) for n in re.findall(r" (\d+)(?:,|$)", predicted)]
-    assert sum(counts) == count
+    assert sum(counts) == count and sum(c > 0 for c in counts) >= 3, "a saturated model proves nothing"
 
 
 def test_it_learns_ten_new_classes_within_the_board(bnngen):
