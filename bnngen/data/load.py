@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bnngen.data.dataset import ARRAYS, Dataset, make_dataset
 from bnngen.data.folder import load_folder
+from bnngen.data.names import CLASS_NAMES
 from bnngen.errors import DataError
 
-FETCHED = ("cifar10", "cifar100", "fashion_mnist")
+FETCHED = tuple(CLASS_NAMES)
 KNOWN = ("digits", *FETCHED)
 
 DIGITS_TRAIN = 1400  # of 1797; the rest is the test set
@@ -47,7 +49,7 @@ def load(spec: str, *, cache: Path | None = None) -> Dataset:
         file = cache_file(spec, cache)
         if not file.exists():
             raise DataFetchNeeded(spec, file)
-        return _from_npz(file, spec)
+        return _from_npz(file, spec, CLASS_NAMES[spec])
     path = Path(spec)
     if path.is_dir():
         arrays, classes = load_folder(path)
@@ -83,7 +85,8 @@ def _digits() -> Dataset:
                         "scikit-learn load_digits (UCI optical digits, CC BY 4.0)")
 
 
-def _from_npz(path: Path, name: str) -> Dataset:
+def _from_npz(path: Path, name: str, classes: Sequence[str] | None = None) -> Dataset:
+    """Read a file; `classes`, where given, replaces the names that it holds."""
     try:
         # Opened here, because np.load leaves a file open that turns out to be no archive.
         with open(path, "rb") as stream:
@@ -99,5 +102,6 @@ def _from_npz(path: Path, name: str) -> Dataset:
     if missing:
         raise DataError(f"array {missing[0]!r} is missing", where=str(path), fix=NPZ_FIX,
                         why=f"a data set has a training and a test part; this file holds {found}")
-    classes = [str(c) for c in arrays["classes"]] if "classes" in arrays else None
+    if classes is None and "classes" in arrays:
+        classes = [str(c) for c in arrays["classes"]]
     return make_dataset(name, arrays, classes, f"file {path.name}")

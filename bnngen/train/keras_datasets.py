@@ -9,16 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bnngen.data import cache_file
+from bnngen.data import CLASS_NAMES, cache_file
 from bnngen.errors import DataError
-
-# Keras gives no class names. CIFAR-100's are left as numbers: a hundred names are data, not code.
-CLASSES = {
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "cifar100": tuple(str(i) for i in range(100)),
-    "fashion_mnist": ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker",
-                      "bag", "ankle boot"),
-}
 
 
 def fetch(name: str, file: Path | None = None) -> None:
@@ -38,7 +30,7 @@ def fetch(name: str, file: Path | None = None) -> None:
     partial = file.with_suffix(".partial")
     with open(partial, "wb") as stream:
         np.savez(stream, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test,
-                 classes=np.array(CLASSES[name]))
+                 classes=np.array(CLASS_NAMES[name]))
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, file)

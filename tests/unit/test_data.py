@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_known_set_in_the_cache_is_used(tmp_path: Path) -> None:
     np.savez(cache_file("fashion_mnist", tmp_path), **arrays())
     data = load("fashion_mnist", cache=tmp_path)
     assert data.name == "fashion_mnist" and len(data.x_train) == 12
+
+
+@pytest.mark.parametrize(("name", "count", "some"), [
+    ("cifar10", 10, {0: "airplane", 1: "automobile", 9: "truck"}),
+    ("cifar100", 100, {0: "apple", 1: "aquarium_fish", 41: "lawn_mower", 70: "rose", 99: "worm"}),
+    ("fashion_mnist", 10, {0: "T-shirt/top", 1: "Trouser", 8: "Bag", 9: "Ankle boot"}),
+])
+def test_a_known_set_has_its_names_whatever_the_file_in_the_cache_says(
+        tmp_path: Path, name: str, count: int, some: dict[int, str]) -> None:
+    for classes in (None, np.array([str(i) for i in range(count)])):
+        np.savez(cache_file(name, tmp_path), **arrays(classes=classes))
+        names = load(name, cache=tmp_path).classes
+        assert len(names) == len(set(names)) == count
+        assert {i: names[i] for i in some} == some
+
+
+def test_names_are_those_of_the_shipped_checkpoint(tmp_path: Path) -> None:
+    """The same images under other names would count as another data set."""
+    meta = Path(__file__).parents[2] / "bnngen/train/checkpoints/quicknet-nano-cifar100.meta.json"
+    np.savez(cache_file("cifar100", tmp_path), **arrays())
+    assert list(load("cifar100", cache=tmp_path).classes) == json.loads(meta.read_text())["data_classes"]
 
 
 def test_subset_keeps_numbers_names_and_checksum(tmp_path: Path) -> None:
