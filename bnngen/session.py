@@ -7,6 +7,7 @@ experience the whole test set of the classes seen so far is classified by the le
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +18,8 @@ from bnngen.continual.stream import Experience
 
 Array = np.ndarray
 Progress = Callable[[str, int, int], None]
-STEPS_PER_CALL = 8  # progress moves, and a slow emulated core still answers in time
+SECONDS_PER_CALL = 2.0  # of training: progress moves, and the line is not kept busy with questions
+MOST_STEPS = 1 << 16  # in one call
 
 
 class Learner(Protocol):
@@ -88,13 +90,26 @@ def learn_experience(device: Learner, experience: Experience, what: str, progres
     for index, (image, label) in enumerate(zip(experience.images, experience.labels, strict=True)):
         device.add(int(label), image)
         progress(f"{what}, showing", index + 1, count)
-    total, more = 0, True
+    total, most, more = 0, 1, True
     while more:
-        steps, more = device.step(STEPS_PER_CALL)
+        start = time.monotonic()
+        steps, more = device.step(most)
+        most = _steps_per_call(most, steps, time.monotonic() - start)
         total += steps
         progress(f"{what}, training", total, 0)
     device.end()
     return total
+
+
+def _steps_per_call(most: int, steps: int, seconds: float) -> int:
+    """Return how many steps to ask for next: what SECONDS_PER_CALL allow, but at most twice as many as before.
+
+    The first call asks for one: how long a minibatch takes on this core is not known. Steps are the same
+    however they are asked for, so this changes no result.
+    """
+    if seconds * 2 * most <= SECONDS_PER_CALL * steps:
+        return min(2 * most, MOST_STEPS)
+    return max(1, int(SECONDS_PER_CALL * steps / seconds))
 
 
 def _classify(

@@ -21,6 +21,7 @@ ABI = 1
 MAGIC = b"BN"
 HEADER = struct.Struct("<BbI")
 TIMEOUT_S = 60.0
+TRAINING = 10  # times that: the longest minibatch is a batch through an early cut on a slow core
 LONGEST_ANSWER = 1 << 26
 FRAME_OVERHEAD = 16
 # Before the first HELLO nobody knows how long a frame the server may be waiting for; a UART that is not
@@ -258,12 +259,13 @@ class DeviceClient:
 
     def step(self, most: int = 1, timeout_s: float | None = None) -> tuple[int, bool]:
         """Train at most `most` minibatches. Returns (calls made, whether there is more to do)."""
-        done, more = struct.unpack("<2I", self.request(Command.STEP, struct.pack("<I", most), timeout_s))
+        limit = timeout_s or TRAINING * self.timeout_s
+        done, more = struct.unpack("<2I", self.request(Command.STEP, struct.pack("<I", most), limit))
         return done, bool(more)
 
     def end(self, timeout_s: float | None = None) -> None:
         """Consolidate and close the experience."""
-        self.request(Command.END, timeout_s=timeout_s)
+        self.request(Command.END, timeout_s=timeout_s or TRAINING * self.timeout_s)
 
     def classify(self, image: np.ndarray) -> np.ndarray:
         """Return the learned head's scores, int32 [capacity]; classes never seen are at INT32_MIN."""

@@ -3,21 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
-import click
-import numpy as np
 import pytest
 
 from bnngen import resources
-from bnngen.cli import cli, main
-from bnngen.data import load
+from bnngen.cli import main
 from tests import onnx_files
 from tests.e2e.conftest import Ran, need_tools
-
-SHAPE = (8, 8, 2)
 
 
 @pytest.fixture
