@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.lower import bounds
 from bnngen.lower.kernels import KERNELS
+from bnngen.lower.names import c_name
 from bnngen.lower.pack import pack_bits
 from bnngen.lower.program import AffineConst, Arg, Const, KernelCall
 from bnngen.lower.select import choose
@@ -53,13 +53,18 @@ class Lowering:
         known = {self.graph.input: "image", self.graph.output: "scores", "latent": "latent"}
         return known.get(tensor)
 
-    def const(self, layer: str, kind: str, values: np.ndarray) -> Arg:
-        """Keep an array under a C name of its own."""
+    def unique(self, layer: str, kind: str) -> str:
+        """Return a C name that no other constant has."""
         base = f"{c_name(layer)}_{kind}"
         name, number = base, 2
         while name in self.names:
             name, number = f"{base}_{number}", number + 1
         self.names.add(name)
+        return name
+
+    def const(self, layer: str, kind: str, values: np.ndarray) -> Arg:
+        """Keep an array under a C name of its own."""
+        name = self.unique(layer, kind)
         self.consts.append(Const(name, np.ascontiguousarray(values)))
         return Arg("const", name)
 
@@ -67,17 +72,11 @@ class Lowering:
         """Keep an affine; returns its argument."""
         a = lowered.affine
         mult, bias = self.const(layer, "mult", a.mult), self.const(layer, "bias", a.bias)
-        name = mult.name.replace("_mult", "_affine")
+        name = self.unique(layer, "affine")
         self.affines.append(
             AffineConst(name, mult.name, bias.name, lowered.arithmetic, a.shift, a.lo, a.hi, a.acc_lo, a.acc_hi)
         )
         return Arg("affine", name)
-
-
-def c_name(name: str) -> str:
-    """Turn a layer's or model's name into a C identifier."""
-    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "x"
-    return f"n{text}" if text[0].isdigit() or text == "main" else text
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.lower.bounds import tensor_ranges
-from bnngen.lower.layers import LOWERINGS, Lowering, c_name
+from bnngen.lower.layers import LOWERINGS, Lowering
+from bnngen.lower.names import model_name
 from bnngen.lower.program import INFERENCE, KernelCall, Program, Value, graph_hash
 
 RESERVED = ("image", "scores", "latent")
@@ -45,7 +46,7 @@ def lower(
 def _program(ctx: Lowering, segments: dict[str, tuple[KernelCall, ...]], cut: str | None, features: str) -> Program:
     graph, head = ctx.graph, ctx.graph.meta.head
     return Program(
-        name=c_name(graph.meta.name),
+        name=model_name(graph.meta.name),
         model_hash=graph_hash(graph),
         classes=graph.meta.classes,
         trained_classes=graph.meta.trained_classes,

@@ -15,7 +15,8 @@ from bnngen import ir, resources
 from bnngen.errors import ModelError, UsageError
 from bnngen.lower import bounds, lower
 from bnngen.lower.kernels import KERNELS
-from bnngen.lower.layers import LOWERINGS, c_name
+from bnngen.lower.layers import LOWERINGS
+from bnngen.lower.names import HEADER_WORDS, RUNTIME_WORDS, c_name, model_name
 from bnngen.lower.program import graph_hash
 from bnngen.lower.select import choose
 from bnngen.lower.shapes import HIGH, NARROW, WIDE, ConvShape, DenseShape, MapShape, PoolShape
@@ -294,6 +295,40 @@ def test_a_float_graph_is_refused():
         lower(replace(graph, tensors=tensors))
 
 
-@pytest.mark.parametrize(("name", "c"), [("conv2d/3", "conv2d_3"), ("3x3", "n3x3"), ("Été", "t"), ("main", "nmain")])
+# --------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(("name", "c"), [("conv2d/3", "conv2d_3"), ("3x3", "n3x3"), ("Été", "t"), ("main", "main")])
 def test_names_become_c_identifiers(name, c):
     assert c_name(name) == c
+
+
+@pytest.mark.parametrize("name", ["clean", "lib", "Main", "Makefile", "class", "stdint", "learner", "add_net"])
+def test_a_model_s_name_that_is_taken_gets_a_suffix(name):
+    assert model_name(name) == f"{name.lower()}_model"
+
+
+@pytest.mark.parametrize("name", ["quicknet", "digits04", "cleaner", "my_lib"])
+def test_other_names_stay(name):
+    assert model_name(name) == name
+
+
+def test_every_word_and_header_of_the_runtime_is_taken():
+    """Symbols, macros and include guards of the runtime and of main.c, and the system headers that they include."""
+    sources = [p for p in resources.runtime().rglob("*") if p.suffix in (".h", ".c", ".S")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*sources, *resources.templates().glob("*.j2")])
+    assert {word.lower() for word in re.findall(r"\bbnn_([a-z0-9]+)", text, re.IGNORECASE)} <= RUNTIME_WORDS
+    assert set(re.findall(r"#include <(\w+)\.h>", text)) <= HEADER_WORDS
+
+
+def test_every_constant_has_a_symbol_of_its_own():
+    """Names that differ only in words that the generator itself appends."""
+    b = tiny.Builder((4, 4, 1), seed=1)
+    x = b.conv("a_mult_b", b.quantize("input"), 2, ir.S8)
+    x = b.conv("a_affine_b", b.conv("a_mult", x, 2, ir.S8), 2, ir.S8)
+    x = b.conv("a", x, 2, ir.S8)
+    b.dense("logits", b.average("pool", x), 3)
+    program = lower(b.finish("names")[0])
+    symbols = [c.name for c in (*program.consts, *program.affines)]
+    assert len(set(symbols)) == len(symbols)
+    assert {a.name for a in program.affines} >= {"a_mult_b_affine", "a_affine_b_affine", "a_mult_affine", "a_affine"}
