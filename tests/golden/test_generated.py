@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,25 @@ def check_trace(graph: ir.Graph, program: Program, answer: bytes, values: dict[s
         traced = struct.unpack_from("<II", answer, 8 * number)
         assert traced == (len(expected), zlib.crc32(expected)), f"step {number}, {call.layer}"
     np.testing.assert_array_equal(np.frombuffer(answer[8 * len(steps) :], "<i4"), values[graph.output])
+
+
+def build_alone(name: str, folder: Path) -> str:
+    """Generate `small` under another name, build and run it; return the C name that it got."""
+    graph, latent = tiny.small()
+    target = load_target("host")
+    program = lower(replace(graph, meta=replace(graph.meta, name=name)), frozenset(target.features), "auto", latent)
+    emit_project(program, make_plan(program), None, target, folder)
+    subprocess.run(["make", "-s", "-C", str(folder)], check=True, timeout=200)
+    done = subprocess.run([str(folder / program.name)], input=frame(EXIT), capture_output=True, timeout=100)
+    assert done.returncode == 0 and replies(done.stdout) == [b""]
+    assert subprocess.run(["make", "-s", "-C", str(folder), "clean"], timeout=100).returncode == 0
+    assert not (folder / program.name).exists() and (folder / f"{program.name}.c").exists()
+    return program.name
+
+
+@pytest.mark.parametrize("name", ["clean", "all", "bnn", "int", "learn", "stdint", "makefile"])
+def test_a_model_may_have_a_name_that_is_taken(name, tmp_path):
+    assert build_alone(name, tmp_path / "project") == f"{name}_model"
 
 
 def test_cmake_builds_it_too(tmp_path):
