@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bnngen.cli.console import say
+from bnngen.cli.console import err
 from bnngen.data import DataFetchNeeded, Dataset, load, load_image
 from bnngen.errors import DataError
+from bnngen.ir import ModelMeta
 
 
 def load_data(spec: str) -> Dataset:
@@ -23,7 +24,7 @@ def load_data(spec: str) -> Dataset:
             raise
         from bnngen.train.keras_datasets import fetch
 
-        say(f"downloading {spec}")
+        err.print(f"downloading {spec}", markup=False)  # stdout may be one JSON document
         fetch(spec)
         return load(spec)
 
@@ -31,6 +32,17 @@ def load_data(spec: str) -> Dataset:
 def load_images(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndarray:
     """Return the images of the given files, uint8 [N, H, W, C]."""
     return np.stack([load_image(path, shape) for path in paths])
+
+
+def same_data(meta: ModelMeta, shape: Sequence[int], data: Dataset) -> bool:
+    """True when a model's class numbers mean the classes of `data`: it was trained on these very images.
+
+    Where the model does not say on which, its class names and its image shape must be those of the data.
+    """
+    known = meta.source.get("data_sha256")
+    if known:
+        return known == data.sha256
+    return tuple(meta.classes) == tuple(data.classes) and tuple(shape) == tuple(data.shape)
 
 
 def check_shape(data: Dataset, shape: Sequence[int]) -> None:

@@ -14,9 +14,8 @@ from bnngen import validate as checks
 from bnngen.cli import learning
 from bnngen.cli.build import BUILD_DIR, build_options, make, options_from, project_name
 from bnngen.cli.console import err, progress, say, short, table
-from bnngen.cli.data import check_shape, load_data, load_images
+from bnngen.cli.data import check_shape, load_data, load_images, same_data
 from bnngen.cli.model import find_model
-from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult, open_build
 from bnngen.device.flash import FlashOptions, chosen_tool, flash_command, image_of
 from bnngen.device.flash import flash as flash_program
@@ -132,17 +131,13 @@ def _images(compiled: Compiled, spec: str, everything: bool, count: int | None) 
     if everything:
         x, y = np.concatenate([data.x_train, x]), np.concatenate([data.y_train, y])
     trained = list(compiled.graph.meta.trained_classes)
-    known = np.isin(y, trained) & bool(_same_classes(compiled, data))
+    known = np.isin(y, trained) & same_data(compiled.graph.meta, shape, data)
     if not known.any():
         return x, None
     index = {label: place for place, label in enumerate(trained)}
     if everything:  # exactness is the point: keep images of unknown classes, and count them as wrong
         return x, np.array([index.get(int(label), -1) for label in y])
     return x[known], np.array([index[int(label)] for label in y[known]])
-
-
-def _same_classes(compiled: Compiled, data: Dataset) -> bool:
-    return tuple(compiled.graph.meta.classes) == tuple(data.classes)
 
 
 def _float_stages(path: Path, keras: Path | None, compiled: Compiled, images: np.ndarray) -> list[checks.Stage]:

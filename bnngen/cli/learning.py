@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bnngen.cli.console import print_json, progress, say, short, table
-from bnngen.cli.data import check_shape, load_data
+from bnngen.cli.data import check_shape, load_data, same_data
 from bnngen.cli.model import class_ids
 from bnngen.continual.compare import Comparison, compare_methods
 from bnngen.continual.mirror import TwinMirror
@@ -80,7 +80,7 @@ def _arrival(compiled: Compiled, data: Dataset, request: Request) -> tuple[tuple
     """Return the order of the classes, and how many come first: what the backbone was trained on, if it was
     trained on part of these data."""
     meta = compiled.graph.meta
-    known = meta.trained_classes if tuple(meta.classes) == tuple(data.classes) else ()
+    known = meta.trained_classes if same_data(meta, compiled.program.image, data) else ()
     if request.order is not None:
         order = class_ids(request.order) or ()
     else:
