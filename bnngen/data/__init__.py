@@ -9,4 +9,6 @@ from bnngen.data.image import load_image
 from bnngen.data.load import DataFetchNeeded, cache_file, load
 from bnngen.data.names import CLASS_NAMES
 
-__all__ = ["CLASS_NAMES", "DataFetchNeeded", "Dataset", "cache_file", "holdout", "load", "load_image", "subset"]
+__all__ = [
+    "CLASS_NAMES", "DataFetchNeeded", "Dataset", "cache_file", "holdout", "load", "load_image", "subset",
+]  # fmt: skip
