@@ -13,6 +13,9 @@ int memcmp(const void *a, const void *b, size_t bytes);
 /* Keeps the compiler from recognising the loop around it as the very function that it implements. */
 #define NOT_AN_IDIOM() __asm__ volatile("" ::: "memory")
 
+/* A word that may hold objects of any type; gcc and clang, as everything in this file. */
+typedef uint32_t __attribute__((__may_alias__)) any_word;
+
 void *memcpy(void *to, const void *from, size_t bytes)
 {
     uint8_t *t = (uint8_t *)to;
@@ -20,7 +23,7 @@ void *memcpy(void *to, const void *from, size_t bytes)
 
     if ((((uintptr_t)t | (uintptr_t)f) & 3u) == 0) {
         for (; bytes >= 4; bytes -= 4, t += 4, f += 4) {
-            *(uint32_t *)(void *)t = *(const uint32_t *)(const void *)f;
+            *(any_word *)(void *)t = *(const any_word *)(const void *)f;
             NOT_AN_IDIOM();
         }
     }

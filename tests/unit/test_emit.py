@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_a_project_is_complete(tmp_path):
     makefile = files["Makefile"].decode()
     for source in re.findall(r"^\t(\S+\.c)", makefile, re.MULTILINE):
         assert source in files, source
+
+
+@pytest.mark.parametrize("target", ["host", "stm32f405"])
+def test_everything_is_compiled_without_strict_aliasing(tmp_path, target):
+    """The flag does not stand in CFLAGS, which a user may replace."""
+    folder = emit(tmp_path / "project", target)
+    argv = ["make", "-n", "-C", str(folder), "CFLAGS=-O2"]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    compiled = [line for line in lines if " -c " in line]
+    assert len(compiled) > 5 and all("-fno-strict-aliasing" in line for line in compiled)
+    cmake = (folder / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert cmake.count("target_compile_options") == cmake.count("PRIVATE ${MEMORY}") > 1
 
 
 def test_nothing_generated_knows_where_or_when_it_was_made(tmp_path):
