@@ -16,7 +16,7 @@ static inline int64_t bnn_round_shift(int64_t v, int32_t shift)
     return shift == 0 ? v : (v + ((int64_t)1 << (shift - 1))) >> shift;
 }
 
-static inline int32_t bnn_clamp(int64_t v, int32_t lo, int32_t hi)
+static inline int32_t bnn_learn_clamp(int64_t v, int32_t lo, int32_t hi)
 {
     return v < lo ? lo : v > hi ? hi : (int32_t)v;
 }

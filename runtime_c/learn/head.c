@@ -43,7 +43,7 @@ static void load_operands(const bnn_learn_config *config, const void *stream, in
     const int64_t half = ((int64_t)1 << shift) >> 1;
     for (uint32_t d = 0; d < config->features; d++) {
         const int32_t q = config->stream_type == BNN_S8 ? narrow[d] : wide[d];
-        x[d] = (int16_t)bnn_clamp((half + (int64_t)q * mult) >> shift, config->x_lo, config->x_hi);
+        x[d] = (int16_t)bnn_learn_clamp((half + (int64_t)q * mult) >> shift, config->x_lo, config->x_hi);
     }
 }
 
@@ -119,7 +119,7 @@ void bnn_head_update(bnn_learner *self)
     store = storing_shift(config, max, e + GUARD, 0);
     for (uint32_t i = 0; i < count; i++) {
         const int64_t v = bnn_round_shift(updated_weight(self, i, shift), store);
-        self->memory.tw[i] = (int16_t)bnn_clamp(v, -config->g_max, config->g_max);
+        self->memory.tw[i] = (int16_t)bnn_learn_clamp(v, -config->g_max, config->g_max);
     }
     self->state.tw_exp = max == 0 ? config->e_max : e + GUARD - store;
 }
@@ -205,7 +205,7 @@ void bnn_head_consolidate(bnn_learner *self)
                     max = magnitude(v) > max ? magnitude(v) : max;
                 } else {
                     self->memory.cw[i] =
-                        (int16_t)bnn_clamp(bnn_round_shift(v, store), -config->g_max, config->g_max);
+                        (int16_t)bnn_learn_clamp(bnn_round_shift(v, store), -config->g_max, config->g_max);
                 }
             }
         }
