@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel registry: one table that feeds selection, tests and benchmarks.
+"""The kernel registry: one table that feeds selection and tests; a benchmark can use it too.
 
 To add a variant, write `runtime_c/kernels/<header>_<variant>.h` and a `Variant` line here; the tests then compare it
 with the reference. Naming rule and variant table: runtime_c/README.md.
