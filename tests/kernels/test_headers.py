@@ -22,7 +22,8 @@ def test_all_headers_go_together(compiler, order, tmp_path):
         pytest.skip(f"{command[0]} not installed")
     runtime = resources.runtime()
     headers = [f"bnn/{path.name}" for path in sorted((runtime / "include" / "bnn").glob("*.h"))]
-    headers += [f"{part}/{path.name}" for part in ("learn", "protocol") for path in sorted((runtime / part).glob("*.h"))]
+    for part in ("learn", "protocol"):
+        headers += [f"{part}/{path.name}" for path in sorted((runtime / part).glob("*.h"))]
     headers += [f"kernels/{name}" for name in KERNELS]
     assert {"bnn/kernel.h", "learn/fixed.h", "protocol/frame.h"} <= set(headers)
     if order == "backward":
