@@ -29,7 +29,8 @@ class TrainConfig:
     classes: ids to train on, in the order of the head's outputs; None for all.
     augment: shift the images, and mirror those in colour. note: a word on the images, kept in the meta file.
     init: a .keras file of the same backbone to take the weights from; a head of another size starts anew.
-    resume: continue from OUT.ckpt. keep_state: leave OUT.ckpt in place after the last epoch.
+    resume: continue from OUT.ckpt. restart: start anew where OUT.ckpt holds the state of an earlier run, which
+    is refused without either. keep_state: leave OUT.ckpt in place after the last epoch.
     cache: folder of downloaded data sets.
     """
 
@@ -45,6 +46,7 @@ class TrainConfig:
     note: str = ""
     init: Path | None = None
     resume: bool = False
+    restart: bool = False
     keep_state: bool = False
     cache: Path | None = None
 
@@ -73,6 +75,10 @@ def check(config: TrainConfig) -> None:
     if config.out.suffix != ".keras":
         raise UsageError("the output must be a .keras file", where=str(config.out),
                          fix=f"use -o {config.out.with_suffix('.keras').name}")
+    if config.resume and config.restart:
+        raise UsageError("--resume and --restart exclude each other",
+                         why="the one continues an interrupted run, the other forgets it",
+                         fix="give one of them")
     ids = config.classes
     if ids is not None and (len(set(ids)) != len(ids) or len(ids) < 2):
         raise UsageError(f"{list(ids)} is no choice of two or more different classes", where="--classes",

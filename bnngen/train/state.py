@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bnngen.errors import UsageError
+from bnngen.errors import DataError, UsageError
 
 SCHEMA = 1
 
@@ -69,22 +71,49 @@ def save_state(file: Path, state: RunState) -> None:
     os.replace(partial, file)
 
 
+def refuse_lost_state(file: Path) -> None:
+    """Raise UsageError where a run that neither resumes nor restarts would replace the state of another."""
+    if file.exists():
+        raise UsageError("there is an interrupted run, or one that kept its state", where=str(file),
+                         why="starting anew would replace what it has reached",
+                         fix="give --resume to continue it; or, to start anew, give --restart, delete "
+                         f"{file.parent}, or choose another -o")
+
+
 def load_state(file: Path, identity: dict[str, object]) -> RunState:
-    """Read the state of the run `identity`; raises UsageError where there is none, or it is another run's."""
+    """Read the state of the run `identity`.
+
+    Raises UsageError where there is none, or it is another run's, and DataError where it cannot be read.
+    """
     if not file.exists():
         raise UsageError("there is no training run to resume", where=str(file),
                          why="the state is written after the first epoch and removed after the last",
                          fix="start without --resume")
-    with np.load(file, allow_pickle=False) as archive:
-        header = json.loads(archive["header"].tobytes())
-        group = {name: [archive[k] for k in sorted(archive.files) if k.startswith(f"{name}_")]
-                 for name in ("weights", "optimizer", "best")}
-    started = header["identity"]
+    try:
+        header, group = _read(file)
+        started, schema = header["identity"], header["schema"]
+        log = [EpochLog(**line) for line in header["log"]]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(file, error) from error
     changed = [key for key in identity if started.get(key) != identity[key]]
-    if header["schema"] != SCHEMA or changed:
+    if schema != SCHEMA or changed:
         key = changed[0] if changed else "schema"
         raise UsageError("the interrupted run was started with other settings", where=str(file),
                          why=f"{key} was {started.get(key)!r} and is now {identity.get(key)!r}",
-                         fix="resume with the same settings, or start anew without --resume")
-    log = [EpochLog(**line) for line in header["log"]]
+                         fix="resume with the same settings, or start anew with --restart")
     return RunState(identity, log, group["weights"], group["optimizer"], group["best"])
+
+
+def damaged(file: Path, error: Exception) -> DataError:
+    """What to say of a state that cannot be read, or that fits no model of its own settings."""
+    return DataError("the state of the interrupted run is damaged", where=str(file),
+                     why=str(error) or repr(error),
+                     fix="restore the file from a copy, or start anew with --restart")
+
+
+def _read(file: Path) -> tuple[dict, dict[str, list[np.ndarray]]]:
+    # Opened here, because np.load leaves a file open that turns out to be no archive.
+    with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        header = json.loads(archive["header"].tobytes())
+        return header, {name: [archive[k] for k in sorted(archive.files) if k.startswith(f"{name}_")]
+                        for name in ("weights", "optimizer", "best")}

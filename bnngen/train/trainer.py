@@ -31,7 +31,15 @@ from bnngen.train.config import (
 from bnngen.train.keras_datasets import fetch
 from bnngen.train.models import BACKBONES, INPUT_OFFSET, INPUT_SCALE
 from bnngen.train.outputs import write_log, write_outputs
-from bnngen.train.state import EpochLog, RunState, load_state, save_state, state_file
+from bnngen.train.state import (
+    EpochLog,
+    RunState,
+    damaged,
+    load_state,
+    refuse_lost_state,
+    save_state,
+    state_file,
+)
 
 WARMUP_SHARE = 0.05  # of all steps: until batch norm and Adam's moments have settled
 EVAL_BATCH = 500
@@ -43,10 +51,13 @@ def train(config: TrainConfig, progress: Progress = lambda what, done, total: No
     """Train, choose the best epoch, measure it on the test set once, and write the model and its sidecars.
 
     progress(what, done, total) is called after every step; `what` tells the last epoch's figures.
-    Raises UsageError for a request that cannot be met, DataError for data that do not fit, and
-    TrainingInterrupted on Ctrl-C: what was reached by the last whole epoch can then be resumed.
+    Raises UsageError for a request that cannot be met, DataError for data that do not fit or a state that
+    cannot be read, and TrainingInterrupted on Ctrl-C: what was reached by the last whole epoch can then be
+    resumed.
     """
     check(config)
+    if not (config.resume or config.restart):
+        refuse_lost_state(state_file(config.out))
     data = _load(config)
     config = resolved(config, data)
     ids = trained_classes(config, data)
@@ -81,12 +92,20 @@ class _Run:
         self.optimizer.build(self.model.trainable_variables)
         self.state = RunState(identity(config, data))
         if config.resume:
-            self.state = load_state(self.file, self.state.identity)
-            self.model.set_weights(self.state.weights)
-            for variable, value in zip(self.optimizer.variables, self.state.optimizer, strict=True):
-                variable.assign(value)
+            self._continue(load_state(self.file, self.state.identity))
         self._train_step = tf.function(self._step, reduce_retracing=True)
         self._scores = tf.function(lambda x: self.model(_scaled(x), training=False), reduce_retracing=True)
+
+    def _continue(self, state: RunState) -> None:
+        """Take up the weights and the optimizer where the interrupted run left them."""
+        try:
+            self.model.set_weights(state.best_weights)  # needed at the end: whether they fit is seen now
+            self.model.set_weights(state.weights)
+            for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
+                variable.assign(value)
+        except ValueError as error:
+            raise damaged(self.file, error) from error
+        self.state = state
 
     def fit_all(self, fit: Split, val: Split, progress: Progress) -> None:
         """Train the epochs that are still to be done, saving the state after each."""
@@ -203,7 +222,8 @@ def _figures(log: list[EpochLog], epochs: int) -> str:
 def _interrupted(run: _Run) -> TrainingInterrupted:
     done = len(run.state.log)
     if not done:
-        return TrainingInterrupted("training stopped in the first epoch", fix="start it again")
+        again = "start it again with --restart" if run.file.exists() else "start it again"
+        return TrainingInterrupted("training stopped in the first epoch", fix=again)
     return TrainingInterrupted(f"training stopped after {done} of {run.config.epochs} epochs",
                                where=str(run.file), why="the state is kept after every epoch",
                                fix="run the same command with --resume to continue")

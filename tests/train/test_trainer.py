@@ -61,6 +61,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train(config(folder, "whole.keras"))
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state file of a run that was stopped after its first epoch."""
+    cut = config(tmp_path_factory.mktemp("stopped"), "cut.keras")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, interrupt_at(4))
+    return state_file(cut.out)
+
+
 def test_interrupted_run_resumes_to_the_same_model(tmp_path: Path, finished: TrainResult) -> None:
     cut = config(tmp_path, "whole.keras")
     with pytest.raises(TrainingInterrupted, match="stopped after 1 of 3 epochs") as caught:
@@ -94,6 +103,70 @@ def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_resume_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no training run to resume"):
         train(config(tmp_path, "none.keras", resume=True))
+
+
+def test_an_interrupted_run_is_not_lost_when_resume_is_forgotten(tmp_path: Path) -> None:
+    cut = config(tmp_path, "forgotten.keras")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, interrupt_at(4))
+    reached = state_file(cut.out).read_bytes()
+    with pytest.raises(UsageError, match="interrupted run") as caught:
+        train(cut)
+    assert caught.value.where == str(state_file(cut.out)) and "--resume" in caught.value.fix
+    assert str(state_file(cut.out).parent) in caught.value.fix and "-o" in caught.value.fix
+    assert state_file(cut.out).read_bytes() == reached
+    with pytest.raises(UsageError, match="exclude each other"):
+        train(replace(cut, resume=True, restart=True))
+
+
+def test_restart_forgets_the_interrupted_run(tmp_path: Path, finished: TrainResult) -> None:
+    cut = config(tmp_path, "whole.keras", seed=2)
+    with pytest.raises(TrainingInterrupted):
+        train(cut, interrupt_at(4))
+    result = train(replace(cut, seed=1, restart=True))
+    assert result.model.read_bytes() == finished.model.read_bytes()
+    assert not state_file(cut.out).parent.exists()
+
+
+def test_restart_stopped_in_its_first_epoch_can_be_started_again(tmp_path: Path) -> None:
+    cut = config(tmp_path, "again.keras")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, interrupt_at(4))
+    with pytest.raises(TrainingInterrupted, match="in the first epoch") as caught:
+        train(replace(cut, restart=True), interrupt_at(1))
+    assert "--restart" in caught.value.fix
+
+
+def damage(file: Path, kind: str) -> None:
+    if kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "cut":
+        file.write_bytes(file.read_bytes()[:-1000])
+    elif kind == "flipped":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 255
+        file.write_bytes(content)
+    else:
+        with np.load(file) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        if kind == "no header":
+            del arrays["header"]
+        else:
+            arrays["weights_000"] = arrays["weights_000"][..., :1]
+        np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "flipped", "no header", "other shapes"])
+def test_a_damaged_state_is_explained(tmp_path: Path, kind: str, stopped: Path) -> None:
+    cut = config(tmp_path, "cut.keras", resume=True)
+    file = state_file(cut.out)
+    file.parent.mkdir()
+    file.write_bytes(stopped.read_bytes())
+    damage(file, kind)
+    with pytest.raises(DataError, match="state of the interrupted run is damaged") as caught:
+        train(cut)
+    assert caught.value.where == str(file) and caught.value.why and "--restart" in caught.value.fix
+    assert file.exists()
 
 
 def test_interruption_in_the_first_epoch_says_that_nothing_was_kept(tmp_path: Path) -> None:
