@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from bnngen import ir
+from bnngen.errors import ModelError
 
 LATENT = "latent"
 
@@ -27,7 +28,7 @@ class LatentOps:
 
 
 def latent_ops(graph: ir.Graph) -> LatentOps | None:
-    """Return the two ops of the cut; None where the model has none.
+    """Return the two ops of the cut; None where the model has none. Raises ModelError for a cut at bits.
 
     An element is stored as bit 1 when its real value is below the threshold: `scale * q < threshold`, so
     q < ceil(threshold / scale), exactly. Levels are rounded to the nearest stream value, ties to even.
@@ -36,6 +37,7 @@ def latent_ops(graph: ir.Graph) -> LatentOps | None:
     if cut is None:
         return None
     tensor = graph.tensors[cut.tensor]
+    _check_real(graph, tensor)
     lo, hi = ir.TYPE_RANGE[tensor.dtype]
     step = Fraction(tensor.scale or 1.0)
     level = [min(max(math.ceil(Fraction(value) / step), lo), hi + 1) for value in cut.threshold]
@@ -48,4 +50,18 @@ def latent_ops(graph: ir.Graph) -> LatentOps | None:
         ir.Binarize("pack", (cut.tensor,), LATENT, rule),
         ir.Unpack("unpack", (LATENT,), cut.tensor, levels(cut.low), levels(cut.high)),
         ir.Tensor(LATENT, tensor.shape, ir.BITS),
+    )
+
+
+def _check_real(graph: ir.Graph, tensor: ir.Tensor) -> None:
+    """Only a tensor of the real-valued stream has a threshold and two levels."""
+    if tensor.dtype in ir.STREAM_TYPES:
+        return
+    layer = graph.producer(tensor.name)
+    kind = "binary already" if tensor.dtype == ir.BITS else "not a part of the real-valued stream"
+    raise ModelError(
+        f"the latent cut is at a tensor that is {kind}",
+        where=f"layer {layer.name}" if layer else f"tensor {tensor.name}",
+        why="a cut makes bits of int8 or int16 values, and rebuilds two of them for each channel",
+        fix="export again with `bnngen export --cut` at a layer with a real-valued output, such as a pool",
     )

@@ -240,6 +240,16 @@ def test_latent_round_trip():
     np.testing.assert_array_equal(bits < 0, real < np.array(graph.meta.latent.threshold))
 
 
+def test_a_cut_at_bits_is_refused():
+    graph = graphs.chain()
+    bits = ir.Latent("sign1", (0.0,) * 48, (-1.0,) * 48, (1.0,) * 48)
+    integer = run_passes(replace(graph, meta=replace(graph.meta, latent=bits)))
+    with pytest.raises(ModelError, match="binary already") as caught:
+        latent_ops(integer)
+    assert caught.value.where == f"layer {integer.producer('sign1').name}"
+    assert caught.value.why and "--cut" in caught.value.fix
+
+
 def test_missing_range_names_the_layer():
     graph = graphs.residual()
     ranges = {k: v for k, v in graph.meta.ranges.items() if k != "stem_bn"}
