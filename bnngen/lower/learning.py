@@ -79,9 +79,41 @@ def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
     features, latent = graph.tensors[head.tensor], graph.tensors[cut.tensor]
     capacity = head.capacity if config.capacity is None else config.capacity
     check_options(config, capacity, features.size)
-    p_max, w_max, g_max = 2**config.q_f - 1, 2 ** (config.q_f - 1) - 1, 2 ** (config.q_b - 1) - 1
-    step, zero = operand_grid(head, p_max)
-    x_mult, x_shift = _affine(Fraction(features.scale or 1.0) / step)
+    step, zero = operand_grid(head, _largest(config)[0])
+    return LearningProgram(
+        config=config,
+        features=features.size,
+        capacity=capacity,
+        latent_words=latent.size // latent.channels * -(-latent.channels // 32),
+        stream_type=features.dtype,
+        **_operand_constants(config, Fraction(features.scale or 1.0), step, zero),
+        **_step_constants(config, head, step),
+    )
+
+
+def _largest(config: LearnConfig) -> tuple[int, int, int]:
+    """Return P, F and L of docs/numerics.md, section 5."""
+    return 2**config.q_f - 1, 2 ** (config.q_f - 1) - 1, 2 ** (config.q_b - 1) - 1
+
+
+def _operand_constants(config: LearnConfig, scale: Fraction, step: Fraction, zero: int) -> dict[str, int]:
+    """Sections 5.1 and 5.2: the sizes of operands, and the rule that makes them of stream values."""
+    p_max, w_max, g_max = _largest(config)
+    x_mult, x_shift = _affine(scale / step)
+    return {
+        "p_max": p_max,
+        "w_max": w_max,
+        "g_max": g_max,
+        "x_lo": -zero,
+        "x_hi": p_max - zero,
+        "x_shift": x_shift,
+        "x_mult": x_mult,
+    }
+
+
+def _step_constants(config: LearnConfig, head: ir.HeadInput, step: Fraction) -> dict[str, int]:
+    """Section 5.3: softmax and step as mantissas, and the exponents of weights that suit both."""
+    _, w_max, g_max = _largest(config)
     t_mult, t_digits = _mantissa(step * LOG2E / w_max)
     u_mult, u_digits = _mantissa(Fraction(config.lr) * step / (config.batch * g_max))
     t_shift, u_shift = t_digits - 31, u_digits - GUARD
@@ -89,66 +121,60 @@ def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
     if e_max - e_min < 24:
         raise UsageError(
             f"learning rate {config.lr:g} does not fit features whose largest value is {head.hi:g}",
-            where="--lr",
+            where="--learn-rate",
             why="no exponent of the weights suits both the step and the softmax",
             fix="choose a learning rate nearer to 0.1",
         )
-    words = latent.size // latent.channels * -(-latent.channels // 32)
-    return LearningProgram(
-        config,
-        features.size,
-        capacity,
-        words,
-        features.dtype,
-        p_max,
-        w_max,
-        g_max,
-        -zero,
-        p_max - zero,
-        x_shift,
-        x_mult,
-        t_shift,
-        t_mult,
-        u_shift,
-        u_mult,
-        e_min,
-        e_max,
-    )
+    return {
+        "t_shift": t_shift,
+        "t_mult": t_mult,
+        "u_shift": u_shift,
+        "u_mult": u_mult,
+        "e_min": e_min,
+        "e_max": e_max,
+    }
 
 
 def check_options(config: LearnConfig, capacity: int, features: int) -> None:
-    """Raise UsageError naming the first option that cannot work."""
-    p_max, w_max, g_max = 2**config.q_f - 1, 2 ** (config.q_f - 1) - 1, 2 ** (config.q_b - 1) - 1
+    """Raise UsageError naming the first option of the command line that cannot work."""
+    _require(_single_rules(config, capacity))
+    _require(_joint_rules(config, features))  # sizes are small numbers now
+
+
+Rule = tuple[bool, str, object, str]  # it holds; option of the command line, its value; why it must
+
+
+def _single_rules(config: LearnConfig, capacity: int) -> list[Rule]:
+    """What each option must be by itself."""
     slots = "slots are numbered in 16 bits, and none at all is no memory"
-    rules = [
+    positive = 0 < config.lr < float("inf")
+    return [
         (4 <= config.q_f <= 8, "--q-f", config.q_f, "forward operands have 4 to 8 bits"),
         (config.q_b in (8, 16), "--q-b", config.q_b, "weights and gradients have 8 or 16 bits"),
         (2 <= capacity <= 16384, "--capacity", capacity, "a head has 2 to 16384 classes"),
         (1 <= config.replay <= 65535, "--replay", config.replay, slots),
         (1 <= config.buffer <= 65535, "--buffer", config.buffer, slots),
-        (1 <= config.batch <= 256, "--batch", config.batch, "a minibatch has 1 to 256 samples"),
-        (
-            0 <= config.new_per_batch <= config.batch,
-            "--new-per-batch",
-            config.new_per_batch,
-            f"it is a part of the minibatch of {config.batch}",
-        ),
-        (1 <= config.epochs <= 1000, "--epochs", config.epochs, "an experience has 1 to 1000 epochs"),
-        (0 < config.lr < float("inf"), "--lr", config.lr, "a step needs a positive, finite length"),
+        (1 <= config.batch <= 256, "--learn-batch", config.batch, "a minibatch has 1 to 256 samples"),
+        (1 <= config.epochs <= 1000, "--learn-epochs", config.epochs, "an experience has 1 to 1000 epochs"),
+        (positive, "--learn-rate", config.lr, "a step needs a positive, finite length"),
         (config.policy in POLICIES, "--policy", config.policy, f"known policies: {', '.join(POLICIES)}"),
-        (
-            p_max * g_max * config.batch < INT32_END,
-            "--batch",
-            config.batch,
-            "the gradient of a minibatch is summed in 32 bits",
-        ),
-        (
-            features * p_max * w_max < INT32_END,
-            "--q-f",
-            config.q_f,
-            f"the sum over {features} features would leave 32 bits",
-        ),
     ]
+
+
+def _joint_rules(config: LearnConfig, features: int) -> list[Rule]:
+    """What options must be together (docs/numerics.md, section 5.6)."""
+    p_max, w_max, g_max = _largest(config)
+    part = f"it is a part of the minibatch of {config.batch}"
+    gradient = "the gradient of a minibatch is summed in 32 bits"
+    logits = f"the sum over {features} features would leave 32 bits"
+    return [
+        (0 <= config.new_per_batch <= config.batch, "--new-per-batch", config.new_per_batch, part),
+        (p_max * g_max * config.batch < INT32_END, "--learn-batch", config.batch, gradient),
+        (features * p_max * w_max < INT32_END, "--q-f", config.q_f, logits),
+    ]
+
+
+def _require(rules: list[Rule]) -> None:
     for holds, option, value, why in rules:
         if not holds:
             raise UsageError(

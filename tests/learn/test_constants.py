@@ -62,12 +62,13 @@ def test_operand_range_contains_zero(lo, hi, codes):
 
 @pytest.mark.parametrize(("change", "option"), [
     ({"replay": 0}, "--replay"), ({"replay": 65536}, "--replay"), ({"buffer": 0}, "--buffer"),
-    ({"buffer": -1}, "--buffer"), ({"batch": 0}, "--batch"), ({"batch": 257}, "--batch"),
+    ({"buffer": -1}, "--buffer"), ({"batch": 0}, "--learn-batch"), ({"batch": 257}, "--learn-batch"),
     ({"new_per_batch": 65}, "--new-per-batch"), ({"new_per_batch": -1}, "--new-per-batch"),
     ({"capacity": 1}, "--capacity"), ({"capacity": 16385}, "--capacity"),
     ({"q_f": 3}, "--q-f"), ({"q_f": 9}, "--q-f"),
-    ({"q_b": 12}, "--q-b"), ({"epochs": 0}, "--epochs"), ({"lr": 0.0}, "--lr"), ({"lr": -1.0}, "--lr"),
-    ({"lr": float("inf")}, "--lr"), ({"lr": float("nan")}, "--lr"), ({"lr": 1e-30}, "--lr"),
+    ({"q_b": 12}, "--q-b"), ({"epochs": 0}, "--learn-epochs"), ({"lr": 0.0}, "--learn-rate"),
+    ({"lr": -1.0}, "--learn-rate"), ({"q_f": 10**9}, "--q-f"),
+    ({"lr": float("inf")}, "--learn-rate"), ({"lr": float("nan")}, "--learn-rate"), ({"lr": 1e-30}, "--learn-rate"),
     ({"policy": "newest"}, "--policy"),
 ], ids=str)  # fmt: skip
 def test_options_that_cannot_work_are_refused(change, option):
