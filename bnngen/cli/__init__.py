@@ -11,7 +11,7 @@ import click
 from bnngen import __version__
 from bnngen.cli import build, demo, device, model
 from bnngen.cli.console import err, print_error
-from bnngen.errors import BnngenError
+from bnngen.errors import BnngenError, UsageError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter is not ours
 
@@ -40,16 +40,37 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         cli.main(args=arguments, prog_name="bnngen", standalone_mode=False)
-    except BnngenError as error:
+    except (BnngenError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print_error(error)
-        sys.exit(error.exit_code)
+        explained = error if isinstance(error, BnngenError) else _of_the_system(error)
+        print_error(explained)
+        sys.exit(explained.exit_code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        print_error(_of_the_options(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         err.print("\nbnngen: stopped")
         sys.exit(130)
+
+
+def _of_the_system(error: OSError) -> BnngenError:
+    """Explain what the operating system refused: a file in the way, no permission, a full disk."""
+    return BnngenError(
+        error.strerror or str(error),
+        where=str(error.filename or ""),
+        why="the operating system refused",
+        fix="check that path: whether it exists, may be written, is a file or a folder, and the disk has room",
+    )
+
+
+def _of_the_options(error: click.ClickException) -> BnngenError:
+    """Explain a command line that click could not read."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "bnngen"
+    return UsageError(error.format_message().rstrip("."), where=command, fix=f"see {command} --help")

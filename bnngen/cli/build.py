@@ -23,19 +23,32 @@ BUILD_DIR = Path("build")
 OPTIONS = (
     click.option("--kernels", type=click.Choice(["auto", "ref"]), default="auto", show_default=True,
                  help="ref: the reference kernels, the first tool for any wrong result."),
-    click.option("--activation-bits", type=int, default=16, show_default=True,
-                 help="Type of the real-valued stream: 8 or 16 bits."),
+    click.option("--activation-bits", type=click.Choice(["8", "16"]), default="16", show_default=True,
+                 help="Type of the real-valued stream between the layers."),
     click.option("--replay", type=int, default=LearnConfig.replay, show_default=True,
-                 help="Slots of the 1-bit replay memory."),
+                 help="Learning: slots of the 1-bit replay memory."),
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
-                 help="Slots for new latents of one experience."),
+                 help="Learning: slots for new latents of one experience."),
     click.option("--policy", type=click.Choice(POLICIES), default=LearnConfig.policy, show_default=True,
-                 help="Which samples the replay memory keeps."),
-    click.option("--learn-batch", type=int, default=LearnConfig.batch, show_default=True),
-    click.option("--new-per-batch", type=int, default=LearnConfig.new_per_batch, show_default=True),
-    click.option("--learn-epochs", type=int, default=LearnConfig.epochs, show_default=True),
-    click.option("--learn-rate", type=float, default=LearnConfig.lr, show_default=True),
+                 help="Learning: which samples the replay memory keeps; balanced: as many of each class."),
+    click.option("--learn-batch", type=click.IntRange(1, 256), default=LearnConfig.batch, show_default=True,
+                 help="Learning: samples of a minibatch."),
+    click.option("--new-per-batch", type=click.IntRange(min=0), default=LearnConfig.new_per_batch, show_default=True,
+                 help="Learning: how many samples of a minibatch are new ones, the others are replayed; "
+                 "0: in proportion to the classes."),
+    click.option("--learn-epochs", type=click.IntRange(1, 1000), default=LearnConfig.epochs, show_default=True,
+                 help="Learning: how often each new sample is trained on."),
+    click.option("--learn-rate", type=click.FloatRange(min=0, min_open=True), default=LearnConfig.lr,
+                 show_default=True, help="Learning: step length of gradient descent."),
+    click.option("--q-f", type=click.IntRange(4, 8), default=LearnConfig.q_f, show_default=True,
+                 help="Learning: bits of features and weights in the forward pass."),
+    click.option("--q-b", type=click.Choice(["8", "16"]), default=str(LearnConfig.q_b), show_default=True,
+                 help="Learning: bits of stored weights and gradients."),
 )  # fmt: skip
+model_option = click.option("--model", default="model", show_default=True,
+                            help="The ONNX file, or its name without .onnx.")  # fmt: skip
+target_option = click.option("--target", default="host", show_default=True,
+                             help="One of `bnngen targets`, or a .toml file that describes a board.")  # fmt: skip
 
 
 def build_options(function: Callable) -> Callable:
@@ -50,8 +63,9 @@ def options_from(values: dict) -> BuildOptions:
     learn = LearnConfig(
         replay=values["replay"], buffer=values["buffer"], policy=values["policy"], batch=values["learn_batch"],
         new_per_batch=values["new_per_batch"], epochs=values["learn_epochs"], lr=values["learn_rate"],
+        q_f=values["q_f"], q_b=int(values["q_b"]),
     )  # fmt: skip
-    return BuildOptions(values["kernels"], values["activation_bits"], learn)
+    return BuildOptions(values["kernels"], int(values["activation_bits"]), learn)
 
 
 def project_name(model: str | Path) -> str:
@@ -70,10 +84,13 @@ def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, 
 
 @click.command()
 @click.argument("model", default="model")
-@click.option("--target", default="host", show_default=True, help="One of `bnngen targets`, or a .toml file.")
+@target_option
 @build_options
 def build(model: str, target: str, **values: object) -> None:
-    """Generate a complete C project for a board and compile it: build/<model>-<target>/."""
+    """Generate a complete C project for a board and compile it: build/MODEL-TARGET/.
+
+    MODEL is an ONNX file, or its name without .onnx (default: model).
+    """
     compiled, built, size = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
     report_build(compiled, built, size)
 
@@ -103,11 +120,14 @@ def _share(name: str, used: int, budget: int) -> tuple[str, str, str, str]:
 
 @click.command()
 @click.argument("model", default="model")
-@click.option("--target", default="host", show_default=True)
+@target_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @build_options
 def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
-    """Per layer: shape, precision, multiplications, bytes; the arena; and whether it fits. Compiles nothing."""
+    """Per layer: shape, precision, multiplications, bytes; the arena; and whether it fits. Compiles nothing.
+
+    MODEL is an ONNX file, or its name without .onnx (default: model).
+    """
     compiled = compile_model(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
     memory = analysis.memory_use(compiled)
     costs = analysis.layer_costs(compiled.graph)

@@ -20,7 +20,7 @@ from bnngen.cli import learning
 from bnngen.cli.build import make
 from bnngen.cli.console import heading, kib, progress, say, short
 from bnngen.cli.data import load_data
-from bnngen.cli.model import require_training
+from bnngen.cli.model import SEED, require_training
 from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Where, connect
@@ -44,15 +44,17 @@ def chapter(number: int, title: str) -> Iterator[None]:
 
 
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
-def demo(folder: Path, seed: int) -> None:
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True,
+              help="Where the trained and the exported model go.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="Of training and of the learner.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of training. Default: as `bnngen train` chooses.")
+def demo(folder: Path, seed: int, epochs: int | None) -> None:
     """The whole path once: train on five digits, build for three targets, learn the other five on the device."""
     require_training()
     folder.mkdir(parents=True, exist_ok=True)
     keras = folder / "digits.keras"
     with chapter(1, "Train a binary network in Larq, on the handwritten digits 0 to 4 alone"):
-        _train(keras, seed)
+        _train(keras, seed, epochs)
     with chapter(2, "Export it to one ordinary ONNX file"):
         _export(keras)
     with chapter(3, "Generate C99 and compile it for three targets"):
@@ -66,11 +68,13 @@ def demo(folder: Path, seed: int) -> None:
     say("\nNext: docs/results.md has CIFAR-10; `bnngen flash --dry-run` shows the command that writes a real board.")
 
 
-def _train(keras: Path, seed: int) -> None:
+def _train(keras: Path, seed: int, epochs: int | None) -> None:
     from bnngen.train.config import TrainConfig
     from bnngen.train.trainer import train
 
-    config = TrainConfig(backbone="quicknet-nano", data="digits", out=keras, classes=(0, 1, 2, 3, 4), seed=seed)
+    config = TrainConfig(
+        backbone="quicknet-nano", data="digits", out=keras, classes=(0, 1, 2, 3, 4), seed=seed, epochs=epochs
+    )
     with progress() as report:
         result = train(config, report)
     say(f"   {short(keras)}: {result.test_accuracy:.1%} of the test images of 0 to 4 are right")

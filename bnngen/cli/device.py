@@ -6,13 +6,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from bnngen import validate as checks
 from bnngen.cli import learning
-from bnngen.cli.build import BUILD_DIR, build_options, make, options_from, project_name
+from bnngen.cli.build import (
+    BUILD_DIR,
+    build_options,
+    make,
+    model_option,
+    options_from,
+    project_name,
+    target_option,
+)
 from bnngen.cli.console import err, progress, say, short, table
 from bnngen.cli.data import check_shape, load_data, load_images, same_data
 from bnngen.cli.model import find_model
@@ -24,12 +33,14 @@ from bnngen.errors import BnngenError, UsageError
 from bnngen.pipeline import Compiled, project_folder
 from bnngen.targets import load_target
 
+FIRST = 10  # images of a data set that `run` prints a row for
+DATA = "Images: digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class."
 TRACED = 3  # images whose every layer is compared, by checksum
 
 WHERE = (
     click.option("--on", "method", type=click.Choice(METHODS), help="Where it runs. Default: the target's own way."),
-    click.option("--host", help="For ssh: user@machine."),
-    click.option("--port", help="For serial: the line, for example /dev/ttyACM0."),
+    click.option("--host", help="For --on ssh: user@machine."),
+    click.option("--port", help="For --on serial: the line, for example /dev/ttyACM0."),
 )
 
 
@@ -40,6 +51,11 @@ def where_options(function: Callable) -> Callable:
     return function
 
 
+def where_from(values: dict) -> Where:
+    """Pick where a program runs out of all options of the command."""
+    return Where(values["method"], values["host"], values["port"])
+
+
 def class_names(compiled: Compiled) -> list[str]:
     """Return the name behind each score: outputs stand for the trained classes, in their order."""
     meta = compiled.graph.meta
@@ -47,44 +63,72 @@ def class_names(compiled: Compiled) -> list[str]:
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", default="model", show_default=True)
-@click.option("--target", default="host", show_default=True)
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data", help="Instead of image files: the test images of a data set, named as for validate.")
+@click.option("--limit", type=click.IntRange(min=1), help="With --data: this many images, from all over the set.")
+@model_option
+@target_option
 @build_options
 @where_options
-def run(
-    images: tuple[Path, ...],
-    model: str,
-    target: str,
-    method: str | None,
-    host: str | None,
-    port: str | None,
-    **values: object,
-) -> None:
-    """Classify IMAGES on the target or its emulator."""
+def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: str, target: str, **values: Any) -> None:
+    """Classify IMAGES (files), or the test images of --data, on the target or its emulator."""
+    if bool(images) == (data is not None):
+        raise UsageError(
+            "run takes image files, or --data DATA, one of the two", where="bnngen run", fix="bnngen run --data digits"
+        )
     compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
-    pixels = load_images(images, compiled.program.image)
+    labels = None
+    if data is None:
+        names, pixels = [str(path) for path in images], load_images(images, compiled.program.image)
+    else:
+        pixels, labels = _images(compiled, data, False, None)
+        count = min(limit or len(pixels), len(pixels))
+        chosen = np.arange(count) * len(pixels) // count
+        names, pixels, labels = [f"{i}" for i in chosen], pixels[chosen], None if labels is None else labels[chosen]
+    with connect(built, where_from(values)) as client, progress() as report:
+        scores = checks.device_stage(built.target.name, client, pixels, report).scores
+    shown = len(names) if data is None else FIRST
+    _print_classes(compiled, names[:shown], scores, labels)
+    if data is not None:
+        _print_totals(compiled, scores, labels)
+
+
+def _print_classes(compiled: Compiled, images: list[str], scores: np.ndarray, labels: np.ndarray | None) -> None:
+    """Print one row an image; its right class too, where `labels` (indices of scores) are known."""
     names = class_names(compiled)
     scale = compiled.graph.tensors[compiled.graph.output].scale or 1.0
     rows = []
-    with connect(built, Where(method, host, port)) as client:
-        for path, image in zip(images, pixels, strict=True):
-            scores = client.infer(image)
-            order = np.argsort(-scores, kind="stable")[:3]
-            rows.append((path, names[order[0]], ", ".join(f"{names[i]} {scores[i] * scale:.2f}" for i in order)))
-    table(["image", "class", "best scores"], rows)
+    for place, image in enumerate(images):
+        order = np.argsort(-scores[place], kind="stable")[:3]
+        best = ", ".join(f"{names[i]} {scores[place][i] * scale:.2f}" for i in order)
+        right = () if labels is None else (names[labels[place]],)
+        rows.append((image, names[order[0]], *right, best))
+    table(["image", "class", *([] if labels is None else ["right"]), "best scores"], rows)
+
+
+def _print_totals(compiled: Compiled, scores: np.ndarray, labels: np.ndarray | None) -> None:
+    chosen = scores.argmax(axis=1)
+    names = class_names(compiled)
+    counts = np.bincount(chosen, minlength=len(names))
+    say(f"predicted of {len(chosen)} test images: " + ", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)))
+    if labels is None:
+        say("accuracy: unknown, these are not the data that the model's classes come from")
+    else:
+        say(f"accuracy: {(chosen == labels).mean():.2%}")
 
 
 @click.command()
 @click.option(
-    "--data", default="digits", show_default=True, help="Images: like --data of train; the test part is used."
+    "--data", default="digits", show_default=True, help=f"{DATA} The test part is used."
 )
-@click.option("--model", default="model", show_default=True)
-@click.option("--target", "targets", multiple=True, default=("host",), show_default=True, help="May be repeated.")
+@model_option
+@click.option("--target", "targets", multiple=True, default=("host",), show_default=True,
+              help="As for build; may be repeated.")
 @click.option("--keras", type=click.Path(path_type=Path), help="Compare with this Keras model and onnxruntime too.")
-@click.option("--limit", type=int, help="At most this many images on the targets.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many images on the targets.")
 @click.option("--all", "everything", is_flag=True, help="Use the training images too, all of the data set.")
-@click.option("--random", "count", type=int, help="Instead of data: this many seeded images of random pixels.")
+@click.option("--random", "count", type=click.IntRange(min=1),
+              help="Instead of data: this many seeded images of random pixels.")
 @build_options
 @where_options
 def validate(
@@ -95,10 +139,7 @@ def validate(
     limit: int | None,
     everything: bool,
     count: int | None,
-    method: str | None,
-    host: str | None,
-    port: str | None,
-    **values: object,
+    **values: Any,
 ) -> None:
     """Hold Keras, ONNX, the interpreter and every target against each other: scores, layers, accuracy."""
     path = find_model(model, ".onnx", "bnngen export")
@@ -110,7 +151,7 @@ def validate(
         stages += _float_stages(path, keras, compiled, images)
         stages.append(checks.interpreter_stage(compiled.graph, images, report))
         for other, built, _ in made:
-            with connect(built, Where(method, host, port)) as client:
+            with connect(built, where_from(values)) as client:
                 few = images[:limit] if limit else images
                 stages.append(checks.device_stage(built.target.name, client, few, report))
                 for image in images[:TRACED]:
@@ -179,36 +220,42 @@ def _report_validation(report: checks.Report, names: list[str], compiled: Compil
 
 
 @click.command()
-@click.option("--data", default="digits", show_default=True)
-@click.option("--model", default="model", show_default=True)
-@click.option("--target", default="host", show_default=True)
+@click.option("--data", default="digits", show_default=True, help=DATA)
+@model_option
+@target_option
 @click.option(
     "--first",
-    type=int,
+    type=click.IntRange(min=1),
     help="Classes in the first experience. Default: those the backbone was trained "
     "on, where the data are the same; otherwise as many as in the later ones.",
 )
-@click.option("--per-experience", type=int, default=1, show_default=True)
+@click.option("--per-experience", type=click.IntRange(min=1), default=1, show_default=True,
+              help="New classes in each later experience.")
 @click.option("--order", help="Classes in the order of their arrival, for example 0-9.")
-@click.option("--train-limit", type=int, help="At most this many training images of a class.")
-@click.option("--test-limit", type=int, help="At most this many test images of a class.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--train-limit", type=click.IntRange(min=1), help="At most this many training images of a class.")
+@click.option("--test-limit", type=click.IntRange(min=1), help="At most this many test images of a class.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True,
+              help="Of the learner on the target, and of the choice and order of the images.")
 @click.option("--compare", is_flag=True, help="Run the reference methods on the host on the same features too.")
 @click.option("--check", is_flag=True, help="Run the NumPy twin beside the device and compare all learned state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Picture of the curve. Default: in the build folder."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Picture of the curve (PNG). Default: build/MODEL-TARGET-DATA-learn.png.",
 )
 @build_options
 @where_options
-def learn(model: str, target: str, method: str | None, host: str | None, port: str | None, **values: object) -> None:
+def learn(model: str, target: str, **values: Any) -> None:
     """Show the target new classes, let it learn them there, and measure after each experience."""
+    learning.check_picture(values["out"])
     compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
-    learning.run(compiled, built, Where(method, host, port), learning.Request.of(values))
+    learning.run(compiled, built, where_from(values), learning.Request.of(values))
 
 
 @click.command()
-@click.option("--model", default="model", show_default=True)
+@model_option
 @click.option("--target", default="stm32f405", show_default=True)
 @click.option("--tool", help="st-flash, openocd, pyocd, gdb or ssh. Default: the target's.")
 @click.option("--host", help="For ssh: user@machine.")

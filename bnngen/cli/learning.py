@@ -18,7 +18,7 @@ from bnngen.continual.stream import Experience, NewClasses, new_classes, test_im
 from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Where, connect
-from bnngen.errors import DataError
+from bnngen.errors import DataError, UsageError
 from bnngen.pipeline import Compiled
 from bnngen.session import Outcome, run_session
 
@@ -87,6 +87,16 @@ def _arrival(compiled: Compiled, data: Dataset, request: Request) -> tuple[tuple
         order = (*known, *(c for c in range(len(data.classes)) if c not in known))
     partly = 0 < len(known) < len(order)
     return order, request.first or (len(known) if partly else request.per_experience)
+
+
+def check_picture(path: Path | None) -> None:
+    """Raise UsageError for a picture that could not be written at the end of a long session."""
+    if path is None:
+        return
+    if path.suffix != ".png" or path.is_dir():
+        raise UsageError(f"{path} is no name for the picture", where="-o", why="it is a PNG file", fix="-o NAME.png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder for {path}", where="-o", fix=f"mkdir -p {path.parent}")
 
 
 def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:

@@ -12,6 +12,8 @@ from bnngen.cli.console import kib, progress, say, short
 from bnngen.errors import ToolError, UsageError
 from bnngen.resources import checkpoints
 
+SEED = click.IntRange(0, 2**32 - 1)  # what NumPy and TensorFlow take
+
 
 def require_training() -> None:
     """Raise ToolError where TensorFlow and Larq are not installed."""
@@ -42,12 +44,13 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
     for candidate in (Path(given), Path(given + suffix), checkpoints() / (given + suffix)):
         if candidate.is_file():
             return candidate
-    shipped = ", ".join(sorted(path.stem for path in checkpoints().glob(f"*{suffix}")))
-    raise UsageError(
-        f"there is no model {given}",
-        where=str(Path(given).absolute().parent),
-        fix=f"make one with `{made_by}`, or take one that comes with bnngen: {shipped}",
-    )
+    name = given if given.endswith(suffix) else given + suffix
+    if suffix == ".onnx" and (checkpoints() / f"{given}.keras").is_file():
+        fix = f"bnngen export {given}"
+    else:
+        shipped = ", ".join(sorted(path.stem for path in checkpoints().glob(f"*{suffix}")))
+        fix = f"make one with `{made_by}`, or name another" + (f"; bnngen brings {shipped}" if shipped else "")
+    raise UsageError(f"there is no {name}", where=str(Path(name).absolute().parent), fix=fix)
 
 
 @click.command()
@@ -58,19 +61,21 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
     show_default=True,
     help="digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class.",
 )
-@click.option("-o", "--out", default="model.keras", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", default="model.keras", show_default=True, type=click.Path(path_type=Path), help="The file to write."
+)
 @click.option("--classes", help="Train on these class ids alone, for example 0-4.")
 @click.option("--epochs", type=int, help="Default: chosen by the number of training images.")
 @click.option("--batch", type=int, help="Images per step. Default: chosen as above.")
 @click.option("--lr", type=float, default=2.5e-3, show_default=True, help="Adam's peak learning rate.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True, help="Decides weights, order and shifts.")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this .keras file.")
 @click.option("--augment/--no-augment", default=True, help="Shift the images, and mirror those in colour.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same command stopped.")
 @click.option("--keep-state", is_flag=True, help="Keep the optimizer's state beside the model at the end.")
 @click.option("--note", default="", help="A word on the images, kept with the model.")
 def train(name: str, data: str, out: Path, classes: str | None, **options: object) -> None:
-    """Train the Larq backbone NAME (quicknet-nano or binary-chain) from nothing.
+    """Train the Larq backbone NAME (quicknet-nano or binary-chain), from random weights or those of --init.
 
     Writes the model, a calibration sample, a log and the training curve beside it.
     """
@@ -104,13 +109,16 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
     "--cut",
     default="features",
     show_default=True,
-    help="Where replayed latents are taken: `features`, or a layer's name.",
+    help="Where replayed latents are taken: `features`, or a layer's name. `none`: a model that does not learn.",
 )
 @click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
 @click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
-@click.option("--input-offset", type=float)
+@click.option("--input-offset", type=float, help="See --input-scale.")
 def export(model: str, calibrate: str | None, out: Path | None, **options: object) -> None:
-    """Export a Larq MODEL to one ordinary ONNX file and compare both on the calibration images."""
+    """Export a Larq MODEL to one ordinary ONNX file and compare both on the calibration images.
+
+    MODEL is a .keras file, or its name without .keras (default: model), or a model that bnngen brings.
+    """
     require_training()
     from bnngen.cli import exporting
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bnngen import resources
-from bnngen.cli import main
+from bnngen.cli import main, model
 from tests import onnx_files
 from tests.e2e.conftest import Ran, need_tools
 
@@ -67,3 +67,57 @@ def test_flash_finds_what_was_built_for_a_description_of_ones_own(bnngen):
     save_model("model.onnx")
     good(bnngen("build", "--target", "myboard.toml"))
     assert "build/model-myboard/" in good(bnngen("flash", "--target", "myboard.toml", "--dry-run"))
+
+
+MISTAKES = [
+    ("learn", "--seed", "-1"), ("learn", "--seed", str(2**64)), ("learn", "--test-limit", "0"),
+    ("learn", "--train-limit", "-3"), ("learn", "--train-limit", "0"), ("learn", "--first", "0"),
+    ("learn", "--per-experience", "0"), ("learn", "--learn-batch", "0"), ("learn", "--learn-epochs", "0"),
+    ("learn", "--learn-rate", "0"), ("validate", "--random", "0"), ("validate", "--random", "-2"),
+    ("validate", "--limit", "-5"), ("validate", "--limit", "0"), ("run", "--limit", "0"), ("train", "--seed", "-1"),
+    ("demo", "--seed", "-1"), ("build", "--q-f", "3"), ("build", "--q-f", "9"), ("build", "--q-b", "12"),
+    ("build", "--nonsense", "1"), ("build", "--activation-bits", "4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=" ".join)
+def test_values_that_cannot_work_are_refused_before_any_work(bnngen, mistake):
+    command, option, value = mistake
+    save_model("model.onnx")
+    ran = bnngen(command, option, value)
+    ran.refused(option, f"bnngen {command} --help")
+    assert ran.status == 2 and not Path("build").exists()
+
+
+@pytest.mark.parametrize("out", ["nowhere/curve.png", "curve.docx", "."])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_session(bnngen, out):
+    save_model("model.onnx")
+    bnngen("learn", "-o", out).refused(out, "-o")
+    assert not Path("build").exists()
+
+
+def test_a_file_in_the_place_of_the_build_folder(bnngen):
+    save_model("model.onnx")
+    Path("build").write_text("mine")
+    bnngen("build").refused("build")
+    assert Path("build").read_text() == "mine"
+
+
+def test_the_fix_for_a_missing_model_is_a_command_that_works(bnngen, monkeypatch):
+    shipped = Path("shipped").absolute()
+    shipped.mkdir()
+    (shipped / "nano.keras").touch()
+    monkeypatch.setattr(model, "checkpoints", lambda: shipped)
+    bnngen("build", "nano").refused("there is no nano.onnx", "bnngen export nano")
+    ran = bnngen("build")
+    ran.refused("there is no model.onnx", "bnngen export")
+    assert "bnngen brings" not in ran.err, "there is no .onnx to name"
+    bnngen("export", "mine").refused("there is no mine.keras", "bnngen train", "bnngen brings nano")
+
+
+def test_the_head_has_the_bits_that_were_asked_for(bnngen):
+    save_model("model.onnx")
+    good(bnngen("build", "--q-f", "6", "--q-b", "8"))
+    code = Path("build/model-host/small_learn.c").read_text()
+    for name, value in (("p_max", 2**6 - 1), ("w_max", 2**5 - 1), ("g_max", 2**7 - 1)):
+        assert f" {value}, /* {name} */" in code, code
