@@ -13,8 +13,8 @@ holds +1 and -1; how it is packed is the business of `lower`. Arithmetic: docs/n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -304,26 +304,6 @@ class Graph:
     def of_type(self, *kinds: type[Node]) -> Iterator[Node]:
         """Yield the nodes of the given kinds in execution order."""
         return (node for node in self.nodes if isinstance(node, kinds))
-
-    def substitute(self, old: Sequence[Node], new: Sequence[Node], tensors: Sequence[Tensor] = ()) -> Graph:
-        """Replace `old` nodes by `new` ones at the place of the last old node; add or update `tensors`.
-
-        Tensors that no node writes or reads any more are dropped.
-        """
-        position = max(index for index, node in enumerate(self.nodes) if node in old)
-        before = [node for node in self.nodes[:position] if node not in old]
-        nodes = (*before, *new, *self.nodes[position + 1 :])
-        table = {**self.tensors, **{tensor.name: tensor for tensor in tensors}}
-        used = {self.input, self.output} | {name for node in nodes for name in (*node.inputs, node.output)}
-        return replace(self, nodes=nodes, tensors={name: table[name] for name in table if name in used})
-
-    def with_nodes(self, nodes: Sequence[Node]) -> Graph:
-        """Return the graph with another node list over the same tensors."""
-        return replace(self, nodes=tuple(nodes))
-
-
-FLOAT_ONLY = (BatchNorm, Sign, Relu, Softmax, Chain)
-INTEGER_ONLY = (QuantizeInput, Requantize, Binarize, Unpack)
 
 
 def verify(graph: Graph) -> None:

@@ -39,21 +39,6 @@ class Levels:
         """Return what replay makes of features [N, D]."""
         return np.where(x < self.threshold, self.low, self.high).astype(np.float32)
 
-    def pack(self, x: Array) -> Array:
-        """Return uint32 [N, ceil(D / 32)]; bit 1 where x is below the threshold."""
-        bits = np.zeros((len(x), -(-x.shape[1] // 32) * 32), bool)
-        bits[:, : x.shape[1]] = x < self.threshold
-        return np.packbits(bits, axis=1, bitorder="little").view("<u4")
-
-
-def levels_of(x: Array) -> Levels:
-    """Return levels calibrated on features [N, D]: threshold the mean, levels the means on either side."""
-    threshold = x.mean(axis=0)
-    below = x < threshold
-    low = np.where(below, x, 0).sum(axis=0) / np.maximum(below.sum(axis=0), 1)
-    high = np.where(below, 0, x).sum(axis=0) / np.maximum((~below).sum(axis=0), 1)
-    return Levels(threshold, low, high)
-
 
 def softmax(z: Array) -> Array:
     """Return the softmax over the last axis."""

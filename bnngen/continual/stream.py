@@ -39,11 +39,6 @@ class NewClasses:
     seed: int = 0
 
 
-def seeded_order(classes: int, seed: int) -> tuple[int, ...]:
-    """Return the class numbers 0 .. classes - 1 in an order that only `seed` decides."""
-    return tuple(int(c) for c in np.random.default_rng(seed).permutation(classes))
-
-
 def new_classes(data: Dataset, plan: NewClasses) -> list[Experience]:
     """Cut the training images into experiences. Raises UsageError for a plan that the data cannot serve."""
     _check(data, plan)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs to words and back, and the weight orders that kernels ask for (docs/numerics.md, "Bits")."""
+"""Signs to words, and the weight orders that kernels ask for (docs/numerics.md, "Bits")."""
 
 from __future__ import annotations
 
@@ -16,13 +16,6 @@ def pack_bits(signs: Array) -> Array:
     bits[..., :channels] = signs < 0
     as_bytes = np.packbits(bits, axis=-1, bitorder="little")
     return np.ascontiguousarray(as_bytes).view("<u4")
-
-
-def unpack_bits(packed: Array, channels: int) -> Array:
-    """Undo `pack_bits`: uint32 [..., words] -> int8 +1/-1 [..., channels]."""
-    as_bytes = np.ascontiguousarray(packed.astype("<u4")).view(np.uint8)
-    bits = np.unpackbits(as_bytes, axis=-1, bitorder="little")[..., :channels]
-    return (1 - 2 * bits.astype(np.int8)).astype(np.int8)
 
 
 def filters_first(weights: Array) -> Array:

@@ -49,10 +49,6 @@ class ConvShape:
     def rows(self) -> int:
         return self.out_h
 
-    @property
-    def group_c(self) -> int:
-        return self.in_c // self.groups
-
 
 @dataclass(frozen=True)
 class PoolShape:

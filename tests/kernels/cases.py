@@ -141,7 +141,7 @@ def conv_case(name: str, shape: ConvShape, fill: str, binary: bool, seed: int) -
     w_limits, w_fill = ((-1, 1), "random") if binary else ((-127, 127), "random")
     if fill in ("lowest", "highest"):
         w_fill = "highest"  # every product has the same sign: the largest accumulator
-    w = draw(rng, (shape.k_h, shape.k_w, shape.group_c, shape.out_c), w_limits, w_fill).astype(np.int8)
+    w = draw(rng, (shape.k_h, shape.k_w, shape.in_c // shape.groups, shape.out_c), w_limits, w_fill).astype(np.int8)
     acc = d.conv(shape, x, w)
     assert np.abs(acc).max() < 2**31
     source = {"in": d.to_memory(x, STORAGE[shape.in_type])}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The integer learner as a method on float features: quantize, pack, and let the twin learn."""
+"""The integer learner as a method on float features: calibrate, quantize, pack, and let the twin learn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig
 
 Array = np.ndarray
+
+
+def levels_of(x: Array) -> Levels:
+    """Return levels calibrated on features [N, D]: threshold the mean, levels the means on either side."""
+    threshold = x.mean(axis=0)
+    below = x < threshold
+    low = np.where(below, x, 0).sum(axis=0) / np.maximum(below.sum(axis=0), 1)
+    high = np.where(below, 0, x).sum(axis=0) / np.maximum((~below).sum(axis=0), 1)
+    return Levels(threshold, low, high)
+
+
+def pack(x: Array, levels: Levels) -> Array:
+    """Return the latents of features [N, D], uint32 [N, ceil(D / 32)]; bit 1 where x is below the threshold."""
+    bits = np.zeros((len(x), -(-x.shape[1] // 32) * 32), bool)
+    bits[:, : x.shape[1]] = x < levels.threshold
+    return np.packbits(bits, axis=1, bitorder="little").view("<u4")
 
 
 class TwinMethod:
@@ -29,7 +45,7 @@ class TwinMethod:
 
     def learn(self, x: Array, y: Array) -> None:
         self.twin.begin()
-        for latent, label in zip(self.levels.pack(x), y, strict=True):
+        for latent, label in zip(pack(x, self.levels), y, strict=True):
             self.twin.add(latent, int(label))
         while self.twin.step() == MORE:
             pass
