@@ -72,6 +72,7 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this .keras file.")
 @click.option("--augment/--no-augment", default=True, help="Shift the images, and mirror those in colour.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same command stopped.")
+@click.option("--restart", is_flag=True, help="Start anew, and throw away what an interrupted run has kept.")
 @click.option("--keep-state", is_flag=True, help="Keep the optimizer's state beside the model at the end.")
 @click.option("--note", default="", help="A word on the images, kept with the model.")
 def train(name: str, data: str, out: Path, classes: str | None, **options: object) -> None:
