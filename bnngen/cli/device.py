@@ -256,20 +256,22 @@ def learn(model: str, target: str, **values: Any) -> None:
 
 @click.command()
 @model_option
-@click.option("--target", default="stm32f405", show_default=True)
-@click.option("--tool", help="st-flash, openocd, pyocd, gdb or ssh. Default: the target's.")
+@click.option("--target", default="stm32f405", show_default=True, help="As for build.")
+@click.option("--tool", help="st-flash, openocd, pyocd, ssh, or gdb (--server, --emulated). Default: the target's.")
 @click.option("--host", help="For ssh: user@machine.")
-@click.option("--server", help="For gdb: address of the gdb server, for example localhost:3333.")
+@click.option("--server", help="For gdb: the gdb server in front of the board, for example localhost:4242 of st-util.")
+@click.option("--emulated", is_flag=True, help="For gdb: no board; flash an emulated one, start it and say hello.")
 @click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
-def flash(model: str, target: str, tool: str | None, host: str | None, server: str | None, dry_run: bool) -> None:
-    """Write the built program to the board."""
+def flash(model: str, target: str, dry_run: bool, **values: Any) -> None:
+    """Write the program that `bnngen build` made to the board."""
     built = open_built(model, target)
-    options = FlashOptions(tool, host, server)
+    options = FlashOptions(**values)
     image = image_of(built, chosen_tool(built.target, options))
     if dry_run:
         say(shlex.join(flash_command(built.target, image, options)))
         return
-    say(f"writing {short(image)} to {built.target.board.title}")
+    to = f"what is behind the gdb server {options.server}" if options.server else built.target.board.title
+    say(f"writing {short(image)} to {'an EMULATED ' if options.emulated else ''}{to}")
     say(flash_program(built.target, image, options))
 
 

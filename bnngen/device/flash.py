@@ -31,23 +31,31 @@ MATCHED = re.compile(r'^Section (\S+), range .*: matched\.$', re.MULTILINE)
 
 @dataclass(frozen=True)
 class FlashOptions:
-    """tool: None for the target's own; host: for ssh; server: address of a gdb server, for gdb (None: power
-    on an emulated board)."""
+    """tool: None for the target's own, or gdb where one of the last two is given. host: for ssh. For gdb one of
+    server: address of the gdb server in front of a board; emulated: power on an emulated board instead."""
 
     tool: str | None = None
     host: str | None = None
     server: str | None = None
+    emulated: bool = False
 
 
 def chosen_tool(target: Target, options: FlashOptions) -> str:
-    """Return the tool to use. TargetError: this target has none, or not this one."""
+    """Return the tool to use. TargetError: this target has none, not this one, or it is not told what to write to."""
     if target.flash is None:
         raise TargetError(f"{target.name} is not flashed", where=f"--target {target.name}",
                           why="its programs run where they are built", fix="bnngen run")
-    tool = options.tool or target.flash.default
+    for_gdb = options.server is not None or options.emulated
+    tool = options.tool or ("gdb" if for_gdb else target.flash.default)
     if tool not in target.flash.tools:
         raise TargetError(f"{target.name} is not flashed with {tool!r}", where=f"--tool {tool}",
                           fix=f"choose one of {', '.join(target.flash.tools)}")
+    if (tool == "gdb") != for_gdb or (options.server is not None and options.emulated):
+        raise TargetError("gdb needs one of --server ADDRESS and --emulated, and only gdb has them",
+                          where=f"--tool {tool}",
+                          why="it writes to whatever has a gdb server: a debug probe's, or an emulated board's",
+                          fix="start st-util or openocd and give --server localhost:4242 or :3333; without a board "
+                          "give --emulated")
     return tool
 
 
@@ -84,7 +92,7 @@ def flash_command(target: Target, image: Path, options: FlashOptions = FlashOpti
         return ["pyocd", "load", "--no-wait", "--target", flash.pyocd_target, "--format", "elf", str(image)]
     if tool == "ssh":
         return ["scp", "-p", *emulate.SSH_OPTIONS, str(image), f"{options.host or flash.host}:{image.name}"]
-    return _gdb_command(options.server or _machine_behind_gdb(target), image)
+    return _gdb_command(options.server or _machine_behind_gdb(target), image)  # chosen_tool: one of the two
 
 
 def flash(target: Target, image: Path, options: FlashOptions = FlashOptions()) -> str:
@@ -95,7 +103,7 @@ def flash(target: Target, image: Path, options: FlashOptions = FlashOptions()) -
     if not image.is_file():
         raise ToolError(f"{image.name} has not been built", where=str(image),
                         fix=f"bnngen build --target {target.name}")
-    if tool == "gdb" and options.server is None:
+    if options.emulated:
         return _flash_and_greet(target, image)
     status, output = run_tool(argv, timeout_s=FLASH_TIMEOUT_S)
     _judge(tool, argv, status, output)

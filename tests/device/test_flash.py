@@ -34,7 +34,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("tool", GOLDEN)
 def test_argument_vectors(tool):
-    assert flash_command(STM32, ELF, FlashOptions(tool)) == GOLDEN[tool]
+    assert flash_command(STM32, ELF, FlashOptions(tool, emulated=tool == "gdb")) == GOLDEN[tool]
 
 
 def test_every_flash_tool_of_the_board_is_golden():
@@ -128,13 +128,24 @@ def test_gdb_flashes_the_emulated_board_and_the_program_runs(built):
             assert np.array_equal(device.infer(image), project.scores(image))
 
 
-def test_gdb_without_a_server_powers_on_an_emulated_board(built):
+def test_gdb_powers_on_an_emulated_board_when_it_is_told_to(built):
     need(FLASH_PROGRAMS["gdb"], emulator(STM32))
     image = image_of(built("stm32f405"), "gdb")
-    said = flash(STM32, image, FlashOptions("gdb"))
+    said = flash(STM32, image, FlashOptions(emulated=True))
     assert f"the emulated board runs model {project.HASH}: 3 classes" in said
-    status, said = run_tool(flash_command(STM32, image, FlashOptions("gdb")), timeout_s=30)  # as printed
+    status, said = run_tool(flash_command(STM32, image, FlashOptions("gdb", emulated=True)), timeout_s=30)  # as printed
     flashing._judge("gdb", [], status, said)
+
+
+@pytest.mark.parametrize("options", [
+    FlashOptions("gdb"), FlashOptions("gdb", server="localhost:3333", emulated=True),
+    FlashOptions("st-flash", server="localhost:3333"), FlashOptions("openocd", emulated=True),
+])  # fmt: skip
+def test_gdb_is_told_what_it_writes_to(options):
+    """An emulated board never stands in for a real one unasked."""
+    with pytest.raises(TargetError, match="--server ADDRESS") as caught:
+        flash_command(STM32, ELF, options)
+    assert "--emulated" in caught.value.fix
 
 
 def test_gdb_connects_with_a_server_that_is_named():

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import click
 import pytest
 
 from bnngen import resources
-from bnngen.cli import main, model
+from bnngen.cli import cli, main, model
 from tests import onnx_files
 from tests.e2e.conftest import Ran, need_tools
 
@@ -121,3 +123,27 @@ def test_the_head_has_the_bits_that_were_asked_for(bnngen):
     code = Path("build/model-host/small_learn.c").read_text()
     for name, value in (("p_max", 2**6 - 1), ("w_max", 2**5 - 1), ("g_max", 2**7 - 1)):
         assert f" {value}, /* {name} */" in code, code
+
+
+def test_an_emulated_board_is_called_emulated(bnngen):
+    need_tools("stm32f405")
+    save_model("model.onnx")
+    good(bnngen("build", "--target", "stm32f405"))
+    bnngen("flash", "--tool", "gdb").refused("--server", "--emulated")
+    if shutil.which("gdb-multiarch") is None:
+        pytest.skip("missing: gdb-multiarch (bnngen doctor)")
+    said = good(bnngen("flash", "--emulated"))
+    assert "to an EMULATED STM32F405RG" in said and "the emulated board runs model" in said
+    ran = bnngen("flash", "--server", "localhost:9")
+    ran.refused("there is no gdb server")
+    assert "behind the gdb server localhost:9" in ran.out
+
+
+def test_every_option_says_what_it_does():
+    silent = [
+        f"{name} {parameter.opts[0]}"
+        for name, command in cli.commands.items()
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.help
+    ]
+    assert silent == []
