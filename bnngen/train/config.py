@@ -29,8 +29,8 @@ class TrainConfig:
     classes: ids to train on, in the order of the head's outputs; None for all.
     augment: shift the images, and mirror those in colour. note: a word on the images, kept in the meta file.
     init: a .keras file of the same backbone to take the weights from; a head of another size starts anew.
-    resume: continue from OUT.ckpt. restart: start anew where OUT.ckpt holds the state of an earlier run, which
-    is refused without either. keep_state: leave OUT.ckpt in place after the last epoch.
+    resume: continue from OUT.ckpt. restart: start anew where OUT.ckpt holds the state of an earlier run,
+    which is refused without either. keep_state: leave OUT.ckpt in place after the last epoch.
     cache: folder of downloaded data sets.
     """
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run leaves: OUT.keras, OUT.meta.json, OUT.calib.npz and OUT.log.csv."""
+"""What a training run leaves: OUT.keras, OUT.meta.json, OUT.calib.npz and OUT.log.csv.
+
+The four belong together: the export believes the meta file and measures on the sample. So they change as a
+set, and a model that is there is beside its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import csv
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -27,29 +32,50 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip entry can bear
 
 def write_outputs(model: tf.keras.Model, state: RunState, config: TrainConfig, data: Dataset,
                   test_accuracy: float) -> TrainResult:
-    """Write the model, whose weights are those of the best epoch, and the files beside it."""
+    """Write the model, whose weights are those of the best epoch, and the files beside it, as a set."""
     best, out = state.best, config.out
-    result = TrainResult(model=out, meta=out.with_suffix(".meta.json"), log=write_log(state.log, out),
+    result = TrainResult(model=out, meta=out.with_suffix(".meta.json"), log=out.with_suffix(".log.csv"),
                          calibration=out.with_suffix(".calib.npz"), best_epoch=best.epoch,
                          val_accuracy=best.val_accuracy, test_accuracy=test_accuracy,
                          seconds=sum(e.seconds for e in state.log))
-    _write_model(model, out)
-    _write_calibration(data, result.calibration)
     meta = _meta(config, data) | {"best_epoch": best.epoch, "val_accuracy": round(best.val_accuracy, 6),
                                   "test_accuracy": round(test_accuracy, 6)}
-    result.meta.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    with _replaced([result.log, result.meta, result.calibration, out]) as (log, meta_part, sample, part):
+        write_log(state.log, log)
+        meta_part.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        _write_calibration(data, sample)
+        _write_model(model, part)
     return result
 
 
-def write_log(log: Sequence[EpochLog], out: Path) -> Path:
+@contextmanager
+def _replaced(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a path beside each file to write to; at the end they take the files' places, the last one last.
+
+    An earlier last file goes before the first of the others comes, so that wherever this stops, a last file
+    that is there is beside its own. A failure while writing changes none of the files.
+    """
+    partials = [file.with_name(file.name + ".partial") for file in files]
+    try:
+        yield partials
+        for partial in partials:
+            with open(partial, "r+b") as stream:
+                os.fsync(stream.fileno())
+        files[-1].unlink(missing_ok=True)
+        for partial, file in zip(partials, files, strict=True):
+            os.replace(partial, file)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+
+
+def write_log(log: Sequence[EpochLog], path: Path) -> None:
     """Write the log as CSV, one line an epoch."""
-    path = out.with_suffix(".log.csv")
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(f.name for f in fields(EpochLog))
         for epoch in log:
             writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in astuple(epoch))
-    return path
 
 
 def _meta(config: TrainConfig, data: Dataset) -> dict[str, object]:
@@ -74,20 +100,21 @@ def _meta(config: TrainConfig, data: Dataset) -> dict[str, object]:
 
 
 def _write_model(model: tf.keras.Model, path: Path) -> None:
-    """Write the model without optimizer state, atomically; equal models give equal bytes.
+    """Write the model without optimizer state; equal models give equal bytes.
 
     Keras stamps the archive with the time of saving; the stamps are rewritten to a constant.
     """
-    raw, partial = path.with_suffix(".raw.keras"), path.with_suffix(".partial")
-    model.save(raw, save_format="keras")
-    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
-        for name in sorted(source.namelist()):
-            content = source.read(name)
-            if name == "metadata.json":
-                content = json.dumps(json.loads(content) | {"date_saved": ""}, sort_keys=True).encode()
-            target.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
-    os.replace(partial, path)
-    raw.unlink()
+    raw = path.with_suffix(".raw.keras")  # Keras chooses the format by the suffix
+    try:
+        model.save(raw, save_format="keras")
+        with zipfile.ZipFile(raw) as source, zipfile.ZipFile(path, "w") as target:
+            for name in sorted(source.namelist()):
+                content = source.read(name)
+                if name == "metadata.json":
+                    content = json.dumps(json.loads(content) | {"date_saved": ""}, sort_keys=True).encode()
+                target.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
+    finally:
+        raw.unlink(missing_ok=True)
 
 
 def _write_calibration(data: Dataset, path: Path) -> None:

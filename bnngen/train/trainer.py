@@ -61,9 +61,9 @@ def train(config: TrainConfig, progress: Progress = lambda what, done, total: No
     data = _load(config)
     config = resolved(config, data)
     ids = trained_classes(config, data)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     kept, held = holdout(len(data.x_train))
     fit, val = (_split(data.x_train[i], data.y_train[i], ids) for i in (kept, held))
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     run = _Run(config, data)
     try:
         run.fit_all(fit, val, progress)
@@ -121,7 +121,7 @@ class _Run:
             if state.best is state.log[-1]:
                 state.best_weights = state.weights
             save_state(self.file, state)
-            write_log(state.log, self.config.out)
+            write_log(state.log, self.file.with_name("log.csv"))  # to look at; OUT.log.csv is the model's
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Return the mean cross-entropy in nats and the share of right answers."""

@@ -246,6 +246,88 @@ def test_unknown_class_is_a_data_error(tmp_path: Path) -> None:
         train(config(tmp_path, "x.keras", classes=(0, 7)))
 
 
+def few(folder: Path, train_count: int) -> str:
+    """Grey images of two classes, so few that a tenth of them is none; class 1 is never tested."""
+    path = folder / "few.npz"
+    np.savez(path, x_train=np.zeros((train_count, 8, 8, 1), np.uint8), y_train=np.arange(train_count) % 2,
+             x_test=np.zeros((2, 8, 8, 1), np.uint8), y_test=np.zeros(2, np.int64), classes=np.array(["a", "b"]))
+    return str(path)
+
+
+def test_four_images_are_enough_to_train(tmp_path: Path) -> None:
+    result = train(config(tmp_path, "four.keras", data=few(tmp_path, 4), epochs=1))
+    assert result.val_accuracy in (0.0, 1.0) and result.test_accuracy in (0.0, 1.0)
+
+
+def test_too_few_images_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too few training images"):
+        train(config(tmp_path, "made/one.keras", data=few(tmp_path, 1)), interrupt_at(1))
+    assert not (tmp_path / "made").exists()
+
+
+class Crash(Exception):
+    """The machine stops here: nothing after this point happens."""
+
+
+def test_a_model_never_stands_beside_files_of_another_run(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever rename the second run stops at, a model that is there is beside its own meta, log and sample."""
+    first = train(config(tmp_path, "twice.keras", epochs=1))
+    files = (first.model, first.meta, first.calibration, first.log)
+    old = {file: file.read_bytes() for file in files}
+    rename, seen = os.replace, []
+
+    def stopping(source: Path, target: Path) -> None:
+        if Path(target) in files:
+            seen.append(Path(target))
+            if len(seen) == stop:
+                raise Crash
+        rename(source, target)
+
+    again = config(tmp_path, "twice.keras", epochs=1, seed=2, classes=(0, 1), keep_state=True)
+    for stop in (1, 2, 3, 4):
+        for file, content in old.items():
+            file.write_bytes(content)
+        seen.clear()
+        with monkeypatch.context() as patched, pytest.raises(Crash):
+            patched.setattr(os, "replace", stopping)
+            train(replace(again, resume=stop > 1))
+        assert seen[-1:] != [first.model] or stop == 4
+        if first.model.exists():
+            assert {file: file.read_bytes() for file in files} == old
+    result = train(replace(again, resume=True, keep_state=False))
+    assert all(file.read_bytes() != content for file, content in old.items())
+    names = ["bars.npz", "twice.calib.npz", "twice.keras", "twice.log.csv", "twice.meta.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names and result.model == first.model
+
+
+def test_a_run_that_is_going_on_leaves_the_log_of_the_model(tmp_path: Path) -> None:
+    first = train(config(tmp_path, "same.keras", epochs=1))
+    log = first.log.read_bytes()
+    with pytest.raises(TrainingInterrupted):
+        train(config(tmp_path, "same.keras", seed=2), interrupt_at(4))
+    assert first.log.read_bytes() == log
+    with open(state_file(first.model).with_name("log.csv"), newline="") as stream:
+        assert [row["epoch"] for row in csv.DictReader(stream)] == ["1"]
+
+
+def test_a_full_disk_leaves_the_earlier_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(config(tmp_path, "full.keras", epochs=1))
+    files = (first.model, first.meta, first.calibration, first.log)
+    old = {file: file.read_bytes() for file in files}
+
+    def full(model: tf.keras.Model, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half a model")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(tf.keras.Model, "save", full)
+        train(config(tmp_path, "full.keras", epochs=1, seed=2))
+    assert {file: file.read_bytes() for file in files} == old
+    names = ["bars.npz", "full.calib.npz", "full.ckpt", "full.keras", "full.log.csv", "full.meta.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     rates = [learning_rate(step, 1000, 2.0) for step in range(1000)]
     assert rates[0] == pytest.approx(2.0 / 50) and max(rates) == rates[49] == 2.0
