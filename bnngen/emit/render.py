@@ -80,6 +80,7 @@ def render_files(program: Program, plan: Plan, learning: LearningProgram | None,
     build = make_view(view, target, learning is not None)
     for name in ("Makefile", "CMakeLists.txt"):
         files[name] = env.get_template(f"{name}.j2").render(v=view, b=build)
+    files["LICENSE"] = env.get_template("LICENSE.j2").render()
     files["plan.txt"] = plan.to_text()
     files["manifest.json"] = manifest(program, plan, view)
     return files
