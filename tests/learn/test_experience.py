@@ -75,7 +75,29 @@ def test_an_empty_experience_changes_nothing(check):
     first = experience(case, range(20), [i % 3 for i in range(20)], case.config.batch)
     lines = check(case, [*first, CALL["begin"], CALL["step"], CALL["step"], CALL["end"]])
     assert statuses(lines[-4:]) == [OK] * 4
+    assert lines[-3][2:] == lines[-2][2:] == lines[-4][2:], "a step without samples counts nothing and draws nothing"
     assert [lines[-1][ITEM[name]] for name in HEAD] == [lines[len(first) - 1][ITEM[name]] for name in HEAD]
+
+
+def test_steps_are_counted_when_they_train():
+    """None on an empty experience, and none after the last."""
+    case = random_case((7, 4), (8, 16), 16, {"batch": 4, "epochs": 2}, 2)
+    twin = case.twin()
+    for samples, steps in ((0, 0), (5, 4), (0, 0)):
+        twin.begin()
+        for row in range(samples):
+            assert twin.add(np.array(case.latent(row), np.uint32), row % 2) == OK
+        answers = [twin.step() for _ in range(6)]
+        assert answers == [MORE] * max(steps - 1, 0) + [OK] * (6 - max(steps - 1, 0))
+        assert twin.steps_done == twin.steps_total == steps
+        twin.end()
+
+
+def test_a_step_after_the_last_changes_nothing(check):
+    case = random_case((7, 4), (8, 16), 16, {"batch": 4, "epochs": 1}, 2)
+    lines = check(case, [CALL["begin"], add(case, 1, 1), *[CALL["step"]] * 3])
+    assert statuses(lines)[-3:] == [OK] * 3
+    assert lines[-1][2:] == lines[-2][2:] == lines[-3][2:] != lines[-4][2:]
 
 
 def test_one_sample_is_an_experience(check):
