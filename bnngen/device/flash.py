@@ -15,7 +15,7 @@ from bnngen.device import emulate
 from bnngen.device.client import DeviceClient
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Folder
-from bnngen.device.toolchain import FLASH_PROGRAMS, find_tool, last_lines, run_tool
+from bnngen.device.toolchain import FLASH_PROGRAMS, NO_HOST, find_tool, last_lines, run_tool, ssh_advice
 from bnngen.device.transport import Process, Transport, open_socket
 from bnngen.errors import TargetError, ToolError
 from bnngen.targets import Target
@@ -23,8 +23,6 @@ from bnngen.targets import Target
 FLASH_TIMEOUT_S = 180
 NO_PROBE = ("Couldn't find any ST-Link", "open failed", "No target device available",
             "No connected debug probes", "No available debug probes", "unable to find a matching CMSIS-DAP")
-NO_HOST = ("Could not resolve hostname", "Connection refused", "Connection timed out", "No route to host")
-NO_LOGIN = ("Permission denied", "Host key verification failed")
 NO_SERVER = ("could not connect", "Connection refused", "Connection timed out", "No such file or directory.")
 MATCHED = re.compile(r'^Section (\S+), range .*: matched\.$', re.MULTILINE)
 
@@ -131,8 +129,7 @@ def _judge(tool: str, argv: list[str], status: int, output: str) -> None:
         raise ToolError("no debug probe was found", where=command, why=f"{argv[0]} says: {absent}",
                         fix="connect and power the board: `lsusb` must list its ST-Link or CMSIS-DAP probe")
     if tool == "ssh" and status != 0:
-        known = any(text in output for text in NO_LOGIN)
-        fix = "ssh-copy-id, so that no password is asked" if known else "name another machine with --host"
+        fix = ssh_advice(output) or "name another machine with --host"
         reached = "cannot be reached" if any(text in output for text in NO_HOST) else "refuses the copy"
         raise ToolError(f"{argv[-1].split(':')[0]} {reached}", where=command, why=said, fix=fix)
     if tool == "gdb":

@@ -12,6 +12,7 @@ from bnngen.device.client import TIMEOUT_S, DeviceClient
 from bnngen.device.compile import BuildResult
 from bnngen.device.transport import Process, Transport, open_pipe, open_serial, open_socket
 from bnngen.errors import TargetError
+from bnngen.targets import Target
 
 METHODS = ("native", "qemu-user", "qemu-system", "qemu-uart", "ssh", "serial")
 
@@ -53,10 +54,22 @@ def _require(value: str | None, method: str, option: str) -> str:
     raise TargetError(f"running by {method} needs {option}", fix=f"give {option}")
 
 
+def _check_method(target: Target, method: str) -> None:
+    """Raise TargetError for a way to run that a target of this kind does not have."""
+    board = ("qemu-system", "qemu-uart", "serial")
+    linux = ("native", "qemu-user", "ssh", "serial")
+    possible = [m for m in (board if target.port_files.memory_map else linux)
+                if target.emulator is not None or not m.startswith("qemu")]
+    if method in METHODS and method not in possible:
+        raise TargetError(f"{target.name} does not run by {method}", where=f"--on {method}",
+                          fix=f"leave --on out, or choose one of {', '.join(possible)}")
+
+
 def open_transport(built: BuildResult, where: Where = Where()) -> Transport:
     """Start the program, or connect with a board where it runs already. ToolError, TargetError: why not."""
     target = built.target
     method = where.method or target.run.method
+    _check_method(target, method)
     if method == "native":
         return open_pipe(emulate.native_command(built.program()), built.program().name)
     if method == "qemu-user":

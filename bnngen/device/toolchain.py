@@ -14,6 +14,9 @@ from bnngen.errors import ToolError
 from bnngen.targets import Target
 
 TAIL_LINES = 25
+NO_HOST = ("Could not resolve hostname", "Connection refused", "Connection timed out", "No route to host")
+NO_LOGIN = ("Permission denied", "Host key verification failed")
+NO_PROGRAM = ("No such file or directory", "not found")
 VERSION_TIMEOUT_S = 20
 
 
@@ -95,6 +98,14 @@ def tool_version(tool: Tool) -> str:
 def last_lines(text: str, count: int = TAIL_LINES) -> str:
     """Return the end of a tool's output, which is where tools say what went wrong."""
     return "\n".join(text.strip().splitlines()[-count:])
+
+
+def ssh_advice(said: str) -> str:
+    """Return what to do about a failure that ssh or scp reports; empty for one that is not theirs."""
+    advice = ((NO_HOST, "name the machine with --host user@machine, and see that it is on"),
+              (NO_LOGIN, "ssh once by hand, then ssh-copy-id, so that nothing is asked"),
+              (NO_PROGRAM, "copy the program there first: bnngen flash"))
+    return next((fix for texts, fix in advice if any(text in said for text in texts)), "")
 
 
 def run_tool(argv: Sequence[str], *, cwd: Path | None = None, timeout_s: float = 600) -> tuple[int, str]:

@@ -6,6 +6,7 @@ All are file descriptors underneath, so one class does the reading, the writing 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 
 import serial
 
-from bnngen.device.toolchain import last_lines
+from bnngen.device.toolchain import last_lines, ssh_advice
 from bnngen.errors import ToolError
 
 CONNECT_TIMEOUT_S = 15
@@ -47,7 +48,12 @@ class Process:
                                           stderr=self.complaints)
         except OSError as error:
             self.complaints.close()
-            raise DeviceError(f"{argv[0]} could not be started: {error.strerror}", where=argv[0]) from error
+            foreign = error.errno == errno.ENOEXEC
+            raise DeviceError(
+                f"{Path(argv[0]).name} could not be started: {error.strerror}", where=argv[0],
+                why="it is a program for another processor" if foreign else "",
+                fix="leave --on out: it then runs in its emulator" if foreign else "bnngen build makes it",
+            ) from error
 
     def explain(self) -> str:
         """Say how the process ended, with the last of its error output."""
@@ -103,7 +109,9 @@ class Transport:
 
     def _gone(self) -> DeviceError:
         why = self.process.explain() if self.process else "the line was closed"
-        return DeviceError("the program on the device has ended", where=self.name, why=why)
+        fix = ssh_advice(why) if self.name.startswith("ssh ") else ""
+        return DeviceError("the program on the device has ended", where=self.name, why=why,
+                           fix=fix or "run it again; build with --kernels ref if it ends again")
 
     def write(self, data: bytes, deadline: float) -> None:
         """Write everything. DeviceError: the other end is gone, or takes nothing until the deadline."""
