@@ -42,9 +42,15 @@ class MemoryUse:
     flash_budget_bytes: int
 
     @property
+    def excess(self) -> dict[str, int]:
+        """Bytes too many, by the memory that is exceeded."""
+        over = {"RAM": self.ram_bytes - self.ram_budget_bytes, "flash": self.const_bytes - self.flash_budget_bytes}
+        return {kind: count for kind, count in over.items() if count > 0}
+
+    @property
     def fits(self) -> bool:
         """True when neither budget is exceeded."""
-        return self.ram_bytes <= self.ram_budget_bytes and self.const_bytes <= self.flash_budget_bytes
+        return not self.excess
 
 
 def memory_use(compiled: Compiled) -> MemoryUse:

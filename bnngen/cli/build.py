@@ -137,6 +137,7 @@ def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
         return
     _print_layers(costs)
     heading(f"memory on {compiled.target.name}")
+    say("one arena; below, a line is a step and a column an address: who lies there while the step runs")
     say(compiled.plan.to_text().rstrip())
     _print_fit(memory)
 
@@ -158,8 +159,8 @@ def _print_fit(memory: analysis.MemoryUse) -> None:
     ]
     say()
     table(["", "bytes", "of", "what is counted"], rows, (1, 2))
-    excess = memory.ram_bytes - memory.ram_budget_bytes
-    say("it fits" if memory.fits else f"it does NOT fit: {max(excess, 0):,} bytes of RAM too many")
+    excess = ", ".join(f"{count:,} bytes of {kind} too many" for kind, count in memory.excess.items())
+    say(f"it does NOT fit: {excess}" if excess else "it fits")
 
 
 @click.command()
