@@ -17,7 +17,7 @@ BASE_NEEDS := /usr/include/stdio.h:libc6-dev arm-none-eabi-gcc:gcc-arm-none-eabi
 	aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu /usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross \
 	qemu-system-arm:qemu-system-arm qemu-aarch64:qemu-user
 TEST_NEEDS := $(BASE_NEEDS) clang:clang g++:g++ gdb-multiarch:gdb-multiarch openocd:openocd \
-	st-flash:stlink-tools ssh:openssh-client
+	st-flash:stlink-tools ssh:openssh-client cmake:cmake
 
 .PHONY: help demo test test-all lint install install-test clean distclean
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -16,12 +17,12 @@ from tests.device import project
 
 
 def need(*tools) -> None:
-    """Skip, and say so in the summary, where a tool is missing; `make test` installs them all."""
+    """Skip, and say so in the summary, where a tool is missing; `make test` installs them all. Under CI: fail."""
     try:
         for tool in tools:
             find_tool(tool)
     except ToolError as error:
-        pytest.skip(error.message)
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(error.message)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import ROOT, need_tools
+from tests.e2e.conftest import ROOT, absent, need_tools
 
 
 def test_a_file_that_is_not_onnx(bnngen):
@@ -114,7 +114,7 @@ def test_flash_without_a_probe(digits):
     text = digits.good("flash", "--target", "stm32f405", "--dry-run")
     assert text.startswith("st-flash --reset write build/") and "0x08000000" in text
     if shutil.which("st-flash") is None:
-        pytest.skip("missing: st-flash (bnngen doctor)")
+        absent("missing: st-flash (bnngen doctor)")
     digits("flash", "--target", "stm32f405").refused("no debug probe")
 
 

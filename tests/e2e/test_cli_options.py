@@ -12,7 +12,7 @@ import pytest
 from bnngen import resources
 from bnngen.cli import cli, main, model
 from tests import onnx_files
-from tests.e2e.conftest import Ran, need_tools
+from tests.e2e.conftest import Ran, absent, need_tools
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_an_emulated_board_is_called_emulated(bnngen):
     good(bnngen("build", "--target", "stm32f405"))
     bnngen("flash", "--tool", "gdb").refused("--server", "--emulated")
     if shutil.which("gdb-multiarch") is None:
-        pytest.skip("missing: gdb-multiarch (bnngen doctor)")
+        absent("missing: gdb-multiarch (bnngen doctor)")
     said = good(bnngen("flash", "--emulated"))
     assert "to an EMULATED STM32F405RG" in said and "the emulated board runs model" in said
     ran = bnngen("flash", "--server", "localhost:9")
@@ -147,3 +147,13 @@ def test_every_option_says_what_it_does():
         if isinstance(parameter, click.Option) and not parameter.help
     ]
     assert silent == []
+
+
+def test_a_missing_tool_fails_under_ci_and_skips_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="arm-none-eabi-gcc"):
+        need_tools("stm32f405")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="arm-none-eabi-gcc"):
+        need_tools("stm32f405")
