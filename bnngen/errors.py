@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors a user can act on: what happened, where, why, and what to do about it.
 
-One tree. `cli.py` prints the four fields and exits with `exit_code`; nothing else in the package
+One tree. The package `cli/` prints the four fields and exits with `exit_code`; nothing else in bnngen
 prints. A defect of bnngen itself is an ordinary Python exception with a traceback: those are not ours
 to dress up.
 """
