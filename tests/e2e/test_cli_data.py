@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands over a data set, and the demo, as a user runs them: on the model of the digits 0 to 4."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from bnngen.data import load
+from tests.e2e.conftest import Shell, need_tools
+
+KNOWN_DIGITS = int((load("digits").y_test < 5).sum())
+
+
+def test_run_classifies_the_test_images_of_a_data_set(digits):
+    text = digits.good("run", "--data", "digits")
+    found = re.search(r"predicted of (\d+) test images: 0 (\d+), 1 (\d+), 2 (\d+), 3 (\d+), 4 (\d+)\n", text)
+    count, *classes = map(int, found.groups())
+    assert count == sum(classes) == KNOWN_DIGITS and min(classes) > 20
+    assert float(re.search(r"accuracy: ([\d.]+)%", text).group(1)) > 97
+    header, *rows = text.splitlines()[:11]
+    assert header.split() == ["image", "class", "right", "best", "scores"]
+    assert sum(row.split()[1] == row.split()[2] for row in rows) >= 9
+
+
+def test_run_takes_a_few_from_all_over_the_set(digits):
+    text = digits.good("run", "--data", "digits", "--limit", "4")
+    assert "predicted of 4 test images" in text
+    assert [int(line.split()[0]) for line in text.splitlines()[1:5]] == [i * KNOWN_DIGITS // 4 for i in range(4)]
+
+
+def test_run_claims_no_accuracy_on_data_of_other_classes(digits):
+    """Ten numbered classes of the right shape, and yet not the digits."""
+    x = np.random.default_rng(1).integers(0, 256, (30, 16, 16, 1), np.uint8)
+    np.savez(digits.folder / "other.npz", x_train=x, y_train=np.arange(30) % 10, x_test=x, y_test=np.arange(30) % 10)
+    assert "accuracy: unknown" in digits.good("run", "--data", "other.npz")
+    assert "%" not in digits.good("validate", "--data", "other.npz").split("predicted")[0].replace("100.00%", "")
+
+
+def test_run_wants_images_or_data(digits):
+    digits("run").refused("image files, or --data")
+    digits("run", "7.png", "--data", "digits").refused("one of the two")
+
+
+@pytest.mark.parametrize("command", [
+    ("learn", "--train-limit", "6", "--test-limit", "4", "--learn-epochs", "2", "--q-f", "6", "--q-b", "8", "--check"),
+    ("analyze",), ("targets",),
+], ids=lambda c: c[0])  # fmt: skip
+def test_json_is_all_that_stands_on_stdout(digits, command):
+    json.loads(digits.good(*command, "--json"))
+
+
+def test_the_demo_tells_its_story_to_the_end(bnngen: Shell):
+    """Few epochs: what the chapters do is tested, not how good the network gets."""
+    pytest.importorskip("larq", reason="needs the extra bnngen[train]")
+    need_tools("host", "rpi4", "stm32f405")
+    text = bnngen.good("demo", "--epochs", "4")
+    assert [int(n) for n in re.findall(r"^(\d)\. ", text, re.MULTILINE)] == [1, 2, 3, 4, 5, 6]
+    for target in ("host", "rpi4", "stm32f405"):
+        assert re.search(rf"{target}\s+\d+ images: every score equal, bit for bit", text), text
+    learned = re.findall(r"of all ten digits ([\d.]+)% were right before, ([\d.]+)% after; 5 new classes", text)
+    assert len(learned) == 2 and all(float(after) > float(before) + 15 for before, after in learned), text
+    for picture in re.findall(r"picture: (\S+)", text):
+        assert (bnngen.folder / picture).read_bytes().startswith(b"\x89PNG")
