@@ -92,7 +92,7 @@ def check(config: TrainConfig) -> None:
 
 
 def resolved(config: TrainConfig, data: Dataset) -> TrainConfig:
-    """Fill in what was left to choose: epochs, batch size and the trained classes."""
+    """Fill in what was left to choose: epochs and batch size."""
     small = len(data.x_train) < SMALL_SET
     return replace(config, epochs=config.epochs or (SMALL_EPOCHS if small else EPOCHS),
                    batch=config.batch or (SMALL_BATCH if small else BATCH))
