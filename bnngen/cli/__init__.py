@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chat
 STEPS = """\b
   bnngen train quicknet-nano --data digits     Larq model       model.keras
   bnngen export model                          ordinary ONNX    model.onnx
-  bnngen build --target rpi4                   C99, compiled    build/<model>-rpi4/
+  bnngen build --target rpi4                   C99, compiled    build/model-rpi4/
   bnngen validate --target rpi4 --data digits  the same bits everywhere
   bnngen learn --target rpi4 --data digits     new classes, on the device
 """
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(explained.exit_code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # since click 8.2
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:

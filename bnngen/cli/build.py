@@ -87,7 +87,7 @@ def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, 
 @target_option
 @build_options
 def build(model: str, target: str, **values: object) -> None:
-    """Generate a complete C project for a board and compile it: build/MODEL-TARGET/.
+    """Write build/MODEL-TARGET/, a complete C project for a board, and compile it.
 
     MODEL is an ONNX file, or its name without .onnx (default: model).
     """

@@ -65,7 +65,7 @@ def demo(folder: Path, seed: int, epochs: int | None) -> None:
         _learn(made[0], seed, None)
     with chapter(6, "Learn them on the emulated STM32F405: the objects a board is flashed with"):
         _learn(made[2], seed, 40)
-    say("\nNext: docs/results.md has CIFAR-10; `bnngen flash --dry-run` shows the command that writes a real board.")
+    say("\nNext: docs/results.md has CIFAR-10; `bnngen flash --model digits --dry-run` is how a board is written.")
 
 
 def _train(keras: Path, seed: int, epochs: int | None) -> None:

@@ -63,5 +63,7 @@ def test_the_demo_tells_its_story_to_the_end(bnngen: Shell):
         assert re.search(rf"{target}\s+\d+ images: every score equal, bit for bit", text), text
     learned = re.findall(r"of all ten digits ([\d.]+)% were right before, ([\d.]+)% after; 5 new classes", text)
     assert len(learned) == 2 and all(float(after) > float(before) + 15 for before, after in learned), text
+    last = re.search(r"`bnngen (flash .*?)`", text).group(1)
+    assert "build/digits-stm32f405/" in bnngen.good(*last.split())
     for picture in re.findall(r"picture: (\S+)", text):
         assert (bnngen.folder / picture).read_bytes().startswith(b"\x89PNG")
