@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -95,8 +96,11 @@ def check_picture(path: Path | None) -> None:
         return
     if path.suffix != ".png" or path.is_dir():
         raise UsageError(f"{path} is no name for the picture", where="-o", why="it is a PNG file", fix="-o NAME.png")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise UsageError(f"there is no folder for {path}", where="-o", fix=f"mkdir -p {path.parent}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path} may not be written", where="-o", fix="choose a folder of your own")
 
 
 def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:

@@ -40,6 +40,11 @@ def test_run_claims_no_accuracy_on_data_of_other_classes(digits):
     assert "%" not in digits.good("validate", "--data", "other.npz").split("predicted")[0].replace("100.00%", "")
 
 
+def test_validate_counts_the_images_whose_layers_it_compared(digits):
+    assert "for 1 of the images the checksums of all" in digits.good("validate", "--random", "1")
+    assert "for 3 of the images the checksums of all" in digits.good("validate", "--random", "5")
+
+
 def test_run_wants_images_or_data(digits):
     digits("run").refused("image files, or --data")
     digits("run", "7.png", "--data", "digits").refused("one of the two")
