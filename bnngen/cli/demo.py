@@ -44,8 +44,13 @@ def chapter(number: int, title: str) -> Iterator[None]:
 
 
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True,
-              help="Where the trained and the exported model go.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("build/demo"),
+    show_default=True,
+    help="Where the trained and the exported model go.",
+)
 @click.option("--seed", type=SEED, default=1, show_default=True, help="Of training and of the learner.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of training. Default: as `bnngen train` chooses.")
 def demo(folder: Path, seed: int, epochs: int | None) -> None:
@@ -73,7 +78,13 @@ def _train(keras: Path, seed: int, epochs: int | None) -> None:
     from bnngen.train.trainer import train
 
     config = TrainConfig(
-        backbone="quicknet-nano", data="digits", out=keras, classes=(0, 1, 2, 3, 4), seed=seed, epochs=epochs
+        backbone="quicknet-nano",
+        data="digits",
+        out=keras,
+        classes=(0, 1, 2, 3, 4),
+        seed=seed,
+        restart=True,
+        epochs=epochs,
     )
     with progress() as report:
         result = train(config, report)

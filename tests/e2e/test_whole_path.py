@@ -64,7 +64,7 @@ def test_every_target_learns_the_same_state(digits):
         assert len(result["experiences"]) == 6, "0 to 4 together, then one at a time"
     assert states["host"] == states["rpi4"] == states["stm32f405"]
     assert len({tuple(s) for s in states["host"]}) == 6, "every experience changed something"
-    assert min(accuracy.values()) > 0.5
+    assert min(accuracy.values()) > 0.7  # 0.7375 on 12 images a class
 
 
 def test_learning_on_the_device_equals_the_twin_and_beats_forgetting(digits):
@@ -110,8 +110,7 @@ def test_analyze_speaks_json(digits):
     assert 13e6 < binary < 15e6  # six 3x3 convolutions of 2.36 M each
 
 
-def test_the_demo_story_images(digits, tmp_path):
-    """`bnngen run` classifies image files."""
+def test_run_classifies_image_files(digits, tmp_path):
     import numpy as np
     from PIL import Image
 
