@@ -32,7 +32,7 @@ def project(digits, tmp_path_factory) -> Path:
     """A private copy of the generated host project, without objects."""
     digits.good("build", "--target", "host")
     copy = tmp_path_factory.mktemp("generated") / "project"
-    shutil.copytree(next((digits.folder / "build").glob("*-host")), copy)
+    shutil.copytree(digits.folder / "build" / "model-host", copy)
     make(copy, "clean")
     return copy
 
