@@ -134,7 +134,7 @@ def test_a_plain_chain_with_zero_padding_takes_the_same_path(bnngen):
     bnngen.good("train", "binary-chain", "--data", "digits", "--epochs", "4", "-o", "chain.keras")
     bnngen.good("export", "chain")
     arguments = [part for target in TARGETS for part in ("--target", target)]
-    text = bnngen.good("validate", "--model", "chain", "--keras", "chain.keras", "--limit", "100", *arguments)
+    text = bnngen.good("validate", "--model", "chain", "--keras", "chain.keras", "--all", *arguments)
     assert text.count("bit for bit") == 3
     counts = [int(n) for n in re.findall(r"(\d+)(?:,|$)", table_row(text, "predicted:"))]
     assert sum(c > 0 for c in counts) >= 6, "a saturated model proves nothing"
