@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +18,11 @@ from bnngen.device.compile import BuildResult, build_project
 from bnngen.device.doctor import examine
 from bnngen.device.size import ProgramSize, check_budget, measure_size
 from bnngen.lower.learning import POLICIES, LearnConfig
-from bnngen.pipeline import BuildOptions, Compiled, compile_model, write_project
+from bnngen.pipeline import BuildOptions, Compiled, compile_model, project_folder, write_project
 from bnngen.targets import Target, load_target, target_names
 
 BUILD_DIR = Path("build")
+MADE_FROM = "model.sha256"  # in a finished project: checksum of the ONNX file that it was generated from
 OPTIONS = (
     click.option("--kernels", type=click.Choice(["auto", "ref"]), default="auto", show_default=True,
                  help="ref: the reference kernels, the first tool for any wrong result."),
@@ -76,10 +79,24 @@ def project_name(model: str | Path) -> str:
 def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, BuildResult, ProgramSize]:
     """Generate, compile, and check the finished program against the target's memory."""
     compiled = compile_model(model, target, options)
-    built = build_project(write_project(compiled, BUILD_DIR, project_name(model)), target)
-    size = measure_size(built.program(), target)
-    check_budget(size, target)
+    name = project_name(model)
+    with alone(BUILD_DIR / f".{name}-{target.name}.lock"):
+        made_from = project_folder(BUILD_DIR, name, target) / MADE_FROM
+        made_from.unlink(missing_ok=True)  # until this build has ended well, nothing here may be flashed
+        built = build_project(write_project(compiled, BUILD_DIR, name), target)
+        size = measure_size(built.program(), target)
+        check_budget(size, target)
+        made_from.write_text(compiled.graph.meta.source["onnx_sha256"] + "\n", encoding="utf-8")
     return compiled, built, size
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other command works on the same project, and keep others waiting until the end."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @click.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from bnngen.errors import BnngenError
 
@@ -42,9 +43,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
     """Print rows under a header; columns whose index is in `right` are right-aligned."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
-        grid.add_column(name, justify="right" if index in right else "left", overflow="fold")
+        grid.add_column(Text(name), justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(Text(str(cell)) for cell in row))  # Text: a name may hold what rich takes for markup
     out.print(grid)
 
 

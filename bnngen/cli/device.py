@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from bnngen import validate as checks
 from bnngen.cli import learning
 from bnngen.cli.build import (
     BUILD_DIR,
+    MADE_FROM,
     build_options,
     make,
     model_option,
@@ -118,24 +120,24 @@ def _print_totals(compiled: Compiled, scores: np.ndarray, labels: np.ndarray | N
 
 
 @click.command()
-@click.option(
-    "--data", default="digits", show_default=True, help=f"{DATA} The test part is used."
-)
+@click.option("--data", default="digits", show_default=True, help=f"{DATA} The test part is used.")
 @model_option
-@click.option("--target", "targets", multiple=True, default=("host",), show_default=True,
-              help="As for build; may be repeated.")
-@click.option("--keras", type=click.Path(path_type=Path), help="Compare with this Keras model and onnxruntime too.")
+@click.option(
+    "--target", "targets", multiple=True, default=("host",), show_default=True, help="As for build; may be repeated."
+)
+@click.option("--keras", help="Compare with this Keras model, a file or a shipped name, and onnxruntime too.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many images on the targets.")
 @click.option("--all", "everything", is_flag=True, help="Use the training images too, all of the data set.")
-@click.option("--random", "count", type=click.IntRange(min=1),
-              help="Instead of data: this many seeded images of random pixels.")
+@click.option(
+    "--random", "count", type=click.IntRange(min=1), help="Instead of data: this many seeded images of random pixels."
+)
 @build_options
 @where_options
 def validate(
     data: str,
     model: str,
     targets: tuple[str, ...],
-    keras: Path | None,
+    keras: str | None,
     limit: int | None,
     everything: bool,
     count: int | None,
@@ -181,7 +183,7 @@ def _images(compiled: Compiled, spec: str, everything: bool, count: int | None) 
     return x[known], np.array([index[int(label)] for label in y[known]])
 
 
-def _float_stages(path: Path, keras: Path | None, compiled: Compiled, images: np.ndarray) -> list[checks.Stage]:
+def _float_stages(path: Path, keras: str | None, compiled: Compiled, images: np.ndarray) -> list[checks.Stage]:
     if keras is None:
         return []
     from bnngen.cli.model import require_training
@@ -191,7 +193,7 @@ def _float_stages(path: Path, keras: Path | None, compiled: Compiled, images: np
     from bnngen.export.session import run_onnx
 
     return [
-        checks.Stage("Keras", run_keras(keras, images), False),
+        checks.Stage("Keras", run_keras(find_model(keras, ".keras", "bnngen train"), images), False),
         checks.Stage("ONNX (onnxruntime)", run_onnx(path, images), False),
     ]
 
@@ -230,13 +232,23 @@ def _report_validation(report: checks.Report, names: list[str], compiled: Compil
     help="Classes in the first experience. Default: those the backbone was trained "
     "on, where the data are the same; otherwise as many as in the later ones.",
 )
-@click.option("--per-experience", type=click.IntRange(min=1), default=1, show_default=True,
-              help="New classes in each later experience.")
+@click.option(
+    "--per-experience",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="New classes in each later experience.",
+)
 @click.option("--order", help="Classes in the order of their arrival, for example 0-9.")
 @click.option("--train-limit", type=click.IntRange(min=1), help="At most this many training images of a class.")
 @click.option("--test-limit", type=click.IntRange(min=1), help="At most this many test images of a class.")
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True,
-              help="Of the learner on the target, and of the choice and order of the images.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="Of the learner on the target, and of the choice and order of the images.",
+)
 @click.option("--compare", is_flag=True, help="Run the reference methods on the host on the same features too.")
 @click.option("--check", is_flag=True, help="Run the NumPy twin beside the device and compare all learned state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
@@ -286,9 +298,29 @@ def open_built(model: str, target: str) -> BuildResult:
             f"{model} has not been built for {found.name}",
             where=str(folder),
             why=f"built for this target: {', '.join(others)}" if others else "",
-            fix=f"bnngen build {model} --target {target}",
+            fix=f"bnngen build {shlex.quote(model)} --target {shlex.quote(target)}",
         )
+    _check_made_from(model, target, folder)
     return open_build(folder, found)
+
+
+def _check_made_from(model: str, target: str, folder: Path) -> None:
+    """Raise UsageError when the model file that is here is not the one that the project was made from."""
+    made_from = folder / MADE_FROM
+    again = f"bnngen build {shlex.quote(model)} --target {shlex.quote(target)}"
+    if not made_from.is_file():
+        raise UsageError("the last build did not end well", where=str(folder), fix=again)
+    try:
+        path = find_model(model, ".onnx", "bnngen export")
+    except UsageError:
+        return  # the program alone is here: there is nothing to hold it against
+    if hashlib.sha256(path.read_bytes()).hexdigest() != made_from.read_text(encoding="utf-8").strip():
+        raise UsageError(
+            f"{folder} was built from another file than {path}",
+            where=str(folder),
+            why="what would be written to the board is not this model",
+            fix=again,
+        )
 
 
 COMMANDS = (run, validate, learn, flash)

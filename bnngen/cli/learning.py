@@ -131,8 +131,8 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
     _report(outcomes, stream, comparison)
     if mirror is not None:
         say(
-            f"the NumPy twin held the same learned state, byte for byte, after all {mirror.comparisons} calls that "
-            "changed it"
+            f"the NumPy twin held the same learned state, byte for byte, after every start, step and end "
+            f"({mirror.comparisons} comparisons)"
         )
     if board.stack_peak:
         say(f"stack: at most {board.stack_peak:,} of {board.stack_bytes:,} reserved bytes were used")

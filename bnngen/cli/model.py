@@ -41,10 +41,10 @@ def class_ids(text: str | None) -> tuple[int, ...] | None:
 
 def find_model(given: str, suffix: str, made_by: str) -> Path:
     """Return the model file: as given, with the suffix that was left out, or a checkpoint that bnngen ships."""
-    for candidate in (Path(given), Path(given + suffix), checkpoints() / (given + suffix)):
+    name = given if given.endswith(suffix) else given + suffix
+    for candidate in (Path(given), Path(name), checkpoints() / name):
         if candidate.is_file():
             return candidate
-    name = given if given.endswith(suffix) else given + suffix
     if suffix == ".onnx" and (checkpoints() / f"{given}.keras").is_file():
         fix = f"bnngen export {given}"
     else:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The NumPy twin beside a device: the same calls, and the learned state compared after each that changes it.
+"""The NumPy twin beside a device: the same calls, and the learned state compared after each
+start, step and end; what `add` does to buffer and generator shows at the next of them.
 
 The twin gets its latents from the interpreter, not from the device, so pixels, backbone, packing, replay
 memory and head are all inside the comparison.

@@ -33,6 +33,10 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise DataError(f"the image has pixels of more than 8 bits (mode {image.mode})", where=str(path),
+                                why="a model takes bytes, and cutting the rest off would saturate the image",
+                                fix="save it with 8 bits a pixel")
             return image
     except FileNotFoundError as error:
         raise DataError("no such image file", where=str(path), fix="check the path") from error

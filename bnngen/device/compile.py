@@ -72,7 +72,7 @@ def build_project(directory: Path, target: Target, jobs: int | None = None) -> B
         _raise_overflow(output, directory, target)
         raise ToolError("the C compiler refused the generated project",
                         where=str(directory), why=f"make ended with status {status}:\n{_complaint(output)}",
-                        fix="this is a defect of bnngen if the files were not edited")
+                        fix=f"delete {directory} and build again; if it is refused again, that is a defect of bnngen")
     built = open_build(directory, target)
     return BuildResult(directory, built.model, target, built.programs, time.monotonic() - start, output)
 

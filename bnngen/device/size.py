@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from elftools.common.exceptions import ELFError
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from bnngen.errors import BudgetError
+from bnngen.errors import BudgetError, ToolError
 from bnngen.targets import Target
 
 STACK_SECTION = ".stack"
@@ -67,12 +69,21 @@ def _contributors(elf: ELFFile) -> list[Contributor]:
     return sorted(found.values(), key=lambda item: (-item.bytes, item.name))
 
 
+def _elf(file: BinaryIO, program: Path) -> ELFFile:
+    """Open an ELF file. ToolError: it is none, such as a program whose link was interrupted."""
+    try:
+        return ELFFile(file)
+    except ELFError as error:
+        raise ToolError(f"{program.name} is not a program", where=str(program), why=str(error),
+                        fix=f"delete {program.parent} and build again") from error
+
+
 def measure_size(program: Path, target: Target) -> ProgramSize:
     """Measure one program. On a system that gives the stack, the target's stack budget is counted."""
     flash = ram = stack = 0
     sections = []
     with program.open("rb") as file:
-        elf = ELFFile(file)
+        elf = _elf(file, program)
         for section in elf.iter_sections():
             kind, size = _kind(section["sh_flags"], section["sh_type"]), section["sh_size"]
             if kind is None or size == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import filecmp
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from bnngen.lower.program import Program, value_bytes
 from bnngen.plan import Plan
 from bnngen.targets import Target
 
+OURS, FREE = "SPDX-License-Identifier: Apache-2.0", "SPDX-License-Identifier: Apache-2.0 OR 0BSD"
 RUNTIME_FILES = (".h", ".c", ".S")
 MODEL_TEMPLATES = {
     "model.h.j2": "{m}.h",
@@ -140,10 +140,11 @@ def manifest(program: Program, plan: Plan, view: ModelView) -> str:
 
 
 def copy_runtime(to: Path) -> None:
-    """Copy the C runtime, sources and headers only."""
+    """Copy the C runtime, sources and headers only, under the licence of generated code (templates/LICENSE.j2)."""
     source = resources.runtime()
     for path in sorted(source.rglob("*")):
         if path.is_file() and path.suffix in RUNTIME_FILES:
             target = to / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            text = path.read_text(encoding="utf-8")
+            target.write_text(text.replace(OURS, FREE, 1), encoding="utf-8", newline="\n")

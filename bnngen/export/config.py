@@ -21,7 +21,8 @@ FEATURES = "features"  # the cut at the input of the classifier
 NO_CUT = "none"  # inference only: no latent, no learned head
 META_SCHEMA = 1
 MAX_CALIBRATION_IMAGES = 512
-LEAST_CAPACITY = 10
+LEAST_CAPACITY = 10  # of a head whose size nobody chose
+MOST_CAPACITY = 16384  # docs/numerics.md, section 5
 
 
 @dataclass(frozen=True)
@@ -268,11 +269,11 @@ def head_capacity(config: ExportConfig, info: ModelInfo) -> int:
     """Return the most classes of the learned head. Raises UsageError when too small."""
     if config.capacity is None:
         return max(LEAST_CAPACITY, len(info.classes))
-    if config.capacity < 2:
+    if not 2 <= config.capacity <= MOST_CAPACITY:
         raise UsageError(
-            f"a capacity of {config.capacity} is too small",
+            f"a capacity of {config.capacity} is not possible",
             where="--capacity",
-            why="a head tells at least two classes apart; it may be less than the backbone was trained on, "
+            why=f"a head holds 2 to {MOST_CAPACITY} classes; it may be less than the backbone was trained on, "
             "since the head is learned anew on the device",
             fix="choose the number of classes that the device will meet",
         )

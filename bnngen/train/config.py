@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,8 +85,8 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"{list(ids)} is no choice of two or more different classes", where="--classes",
                          fix="give at least two ids, each once, for example --classes 0-4")
     for name, value in (("epochs", config.epochs), ("batch", config.batch), ("lr", config.lr)):
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name} {value} is not positive", fix=f"give a positive --{name}")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} {value} is not positive and finite", fix=f"give a positive --{name}")
     if config.init is not None and not config.init.exists():
         raise UsageError("there is no model to start from", where=str(config.init),
                          fix="check the path of --init")

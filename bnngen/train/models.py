@@ -14,6 +14,8 @@ from collections.abc import Callable
 import larq
 import tensorflow as tf
 
+from bnngen.errors import DataError
+
 layers = tf.keras.layers
 
 # x = pixel * INPUT_SCALE + INPUT_OFFSET is exact in float32, and is (pixel - 128) / 128 on a device.
@@ -26,6 +28,7 @@ CHAIN_FILTERS = (32, 64, 64, 128)
 CHAIN_STRIDES = (1, 2, 1, 2)
 # From this side length on the stem halves the image: 32x32x3 then costs about 15 M multiply-accumulates.
 STRIDED_STEM_FROM = 28
+SMALLEST = 4
 
 
 def quicknet_nano(shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
@@ -33,6 +36,10 @@ def quicknet_nano(shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
 
     shape: [H, W, C] of the images; classes: outputs of the head.
     """
+    if min(shape[:2]) < SMALLEST:
+        raise DataError(f"images of {shape[0]} x {shape[1]} are too small for quicknet-nano", where="--data",
+                        why=f"two poolings halve them: it needs {SMALLEST} x {SMALLEST}",
+                        fix="train binary-chain instead")
     image = layers.Input(shape, name="image")
     x = _stem(image, STAGE_FILTERS[0], 2 if min(shape[:2]) >= STRIDED_STEM_FROM else 1)
     for stage, filters in enumerate(STAGE_FILTERS, start=1):

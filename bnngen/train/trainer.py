@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnngen.data import DataFetchNeeded, Dataset, holdout, load, subset
-from bnngen.errors import TrainingInterrupted, UsageError
+from bnngen.errors import DataError, TrainingInterrupted, UsageError
 from bnngen.train.augment import NO_AUGMENTATION, augment, augmentation_for
 from bnngen.train.config import (
     Progress,
@@ -69,6 +69,9 @@ def train(config: TrainConfig, progress: Progress = lambda what, done, total: No
         run.fit_all(fit, val, progress)
         run.model.set_weights(run.state.best_weights)
         _, test_accuracy = run.evaluate(_split(data.x_test, data.y_test, ids))
+        if not math.isfinite(run.state.best.val_loss):
+            raise DataError("the training diverged: its loss is not a number any more", where=f"--lr {config.lr:g}",
+                            why="nothing was written; an earlier model is as it was", fix="train with a smaller --lr")
         result = write_outputs(run.model, run.state, config, data, test_accuracy)
     except KeyboardInterrupt as interrupt:
         raise _interrupted(run) from interrupt
@@ -93,6 +96,7 @@ class _Run:
         self.state = RunState(identity(config, data))
         if config.resume:
             self._continue(load_state(self.file, self.state.identity))
+        self.saved = len(self.state.log)  # epochs that are on disk
         self._train_step = tf.function(self._step, reduce_retracing=True)
         self._scores = tf.function(lambda x: self.model(_scaled(x), training=False), reduce_retracing=True)
 
@@ -121,6 +125,7 @@ class _Run:
             if state.best is state.log[-1]:
                 state.best_weights = state.weights
             save_state(self.file, state)
+            self.saved = len(state.log)
             write_log(state.log, self.file.with_name("log.csv"))  # to look at; OUT.log.csv is the model's
 
     def evaluate(self, split: Split) -> tuple[float, float]:
@@ -179,6 +184,9 @@ def _load(config: TrainConfig) -> Dataset:
     except DataFetchNeeded as needed:
         fetch(needed.name, needed.file)
         data = load(config.data, cache=config.cache)
+    if len(data.classes) < 2:
+        raise DataError(f"{data.name} has one class alone", where="--data", why="there is nothing to tell apart",
+                        fix="give images of at least two classes")
     return data if config.classes is None else subset(data, config.classes)
 
 
@@ -220,7 +228,7 @@ def _figures(log: list[EpochLog], epochs: int) -> str:
 
 
 def _interrupted(run: _Run) -> TrainingInterrupted:
-    done = len(run.state.log)
+    done = run.saved
     if not done:
         again = "start it again with --restart" if run.file.exists() else "start it again"
         return TrainingInterrupted("training stopped in the first epoch", fix=again)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -132,7 +133,11 @@ def test_training_can_be_interrupted_and_resumed(bnngen):
     with log.open("w") as stream:
         running = subprocess.Popen(argv, cwd=bnngen.folder, env=env, stderr=stream, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 180
-        while not list(bnngen.folder.glob("model.ckpt/*")) and running.poll() is None and time.monotonic() < deadline:
+        while (
+            not (bnngen.folder / "model.ckpt" / "state.npz").exists()
+            and running.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130, log.read_text()
@@ -147,3 +152,63 @@ def test_training_can_be_interrupted_and_resumed(bnngen):
         return [line.rsplit(",", 1)[0] for line in lines]  # all but the seconds
 
     assert figures(interrupted) == figures(whole)
+
+
+def test_flash_refuses_another_or_an_unfinished_build(digits, bnngen):
+    """What is written to a board is the model that is here, from a build that ended well."""
+    need_tools("stm32f405")
+    (bnngen.folder / "model.onnx").write_bytes((digits.folder / "model.onnx").read_bytes())
+    bnngen.good("build", "--target", "stm32f405")
+    bnngen.good("flash", "--target", "stm32f405", "--dry-run")
+    bnngen("build", "--target", "stm32f405", "--replay", "60000").refused("bytes too many")
+    bnngen("flash", "--target", "stm32f405", "--dry-run").refused("the last build did not end well")
+    bnngen.good("build", "--target", "stm32f405")
+    digits.good("export", "model", "-o", str(bnngen.folder / "model.onnx"), "--cut", "none")
+    bnngen("flash", "--target", "stm32f405", "--dry-run").refused("was built from another file than model.onnx")
+
+
+def test_two_builds_of_one_project_wait_for_each_other(digits, bnngen):
+    (bnngen.folder / "model.onnx").write_bytes((digits.folder / "model.onnx").read_bytes())
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    commands = [[sys.executable, "-m", "bnngen.cli", "build", "--replay", count] for count in ("5", "50")]
+    running = [subprocess.Popen(c, cwd=bnngen.folder, env=env, stdout=subprocess.DEVNULL) for c in commands]
+    assert [process.wait(120) for process in running] == [0, 0]
+
+
+def test_export_overwrites_nothing_but_onnx_files(digits):
+    before = (digits.folder / "model.keras").read_bytes()
+    digits("export", "model", "-o", "model.keras").refused("model.keras", "-o model.onnx")
+    assert (digits.folder / "model.keras").read_bytes() == before
+
+
+def test_names_with_brackets_are_names(digits):
+    from PIL import Image
+
+    Image.new("L", (16, 16)).save(digits.folder / "im[red].png")
+    assert "im[red].png" in digits.good("run", "im[red].png")
+
+
+def test_sixteen_bit_images_are_refused(digits):
+    from PIL import Image
+
+    Image.new("I;16", (16, 16)).save(digits.folder / "deep.png")
+    digits("run", "deep.png").refused("deep.png", "more than 8 bits")
+
+
+def test_training_that_cannot_work_is_refused_before_or_without_loss(bnngen):
+    pytest.importorskip("larq", reason="needs the extra bnngen[train]")
+    save_images(bnngen.folder / "small.npz", (3, 3, 1), np.arange(12) % 2)
+    bnngen("train", "quicknet-nano", "--data", "small.npz").refused("too small for quicknet-nano")
+    bnngen("train", "binary-chain", "--lr", "nan").refused("--lr nan")
+    save_images(bnngen.folder / "one.npz", (16, 16, 1), np.zeros(12, int))
+    bnngen("train", "binary-chain", "--data", "one.npz").refused("one class alone")
+
+
+def test_a_damaged_program_is_named(digits):
+    digits.good("build", "--target", "host")
+    project = digits.folder / "build" / "model-host"
+    program = project / json.loads((project / "manifest.json").read_text(encoding="utf-8"))["model"]
+    program.write_bytes(b"")
+    digits("run", "--data", "digits", "--limit", "3").refused("is not a program", "build again")
+    program.unlink()
+    digits.good("build", "--target", "host")
