@@ -69,12 +69,36 @@ def threshold(acc: Array, rule: ir.Threshold) -> Array:
     return np.where(negative, np.int8(-1), np.int8(1))
 
 
+def piecewise(x: Array, rule: ir.Piecewise) -> Array:
+    """Apply one of two affine rules, by the side of the knot (docs/numerics.md, "Piecewise")."""
+    return np.where(x < rule.knot, affine(x, rule.below), affine(x, rule.above))
+
+
+def steps(acc: Array, rule: ir.Steps) -> Array:
+    """Count the cuts that are passed (docs/numerics.md, "Steps")."""
+    below = acc[..., None] < rule.level
+    return rule.first + np.where(rule.down[:, None] != 0, below, ~below).sum(axis=-1)
+
+
+def table(x: Array, entries: Array) -> Array:
+    """Look values up, between entries by linear interpolation (docs/numerics.md, "Tables").
+
+    entries: 256 for int8 values x, 257 for int16 ones.
+    """
+    if len(entries) == 256:
+        return entries[x.astype(np.int64) + 128]
+    place = x.astype(np.int64) + 32768
+    left, right = entries[place >> 8].astype(np.int64), entries[(place >> 8) + 1].astype(np.int64)
+    return left + (((right - left) * (place & 255) + 128) >> 8)
+
+
+RULES = {ir.Affine: affine, ir.Threshold: threshold, ir.Piecewise: piecewise, ir.Steps: steps}
+
+
 def finish(acc: Array, rule: ir.Epilogue | None, output: ir.Tensor) -> Array:
     """Apply an epilogue, or none, and store the result in the output's type."""
-    if isinstance(rule, ir.Threshold):
-        return threshold(acc, rule)
-    if isinstance(rule, ir.Affine):
-        acc = affine(acc, rule)
+    if rule is not None:
+        acc = RULES[type(rule)](acc, rule)
     return acc.astype(STORAGE[output.dtype])
 
 
@@ -157,7 +181,12 @@ def _max_pool(node: ir.MaxPool, inputs: list[Array], output: ir.Tensor) -> Array
 
 def _average_pool(node: ir.AveragePool, inputs: list[Array], output: ir.Tensor) -> Array:
     view = windows(inputs[0], node.window, 0)
-    return _mean(view, (3, 4), node.epilogue, output)
+    if not any(node.window.pads):
+        return _mean(view, (3, 4), node.epilogue, output)
+    count = windows(np.ones_like(inputs[0], np.int64), node.window, 0).sum(axis=(3, 4))
+    if node.epilogue is None:
+        return view.sum(axis=(3, 4), dtype=np.float32) / count.astype(np.float32)
+    return finish(view.sum(axis=(3, 4), dtype=np.int64) * (node.denominator // count), node.epilogue, output)
 
 
 def _global_average_pool(node: ir.GlobalAveragePool, inputs: list[Array], output: ir.Tensor) -> Array:
@@ -177,6 +206,44 @@ def _add(node: ir.Add, inputs: list[Array], output: ir.Tensor) -> Array:
     return np.clip(a.astype(np.int64) + b, node.lo, node.hi).astype(STORAGE[output.dtype])
 
 
+def _p_relu(node: ir.PRelu, inputs: list[Array], output: ir.Tensor) -> Array:
+    (x,) = inputs
+    return np.where(x < 0, x * node.negative, x if node.positive is None else x * node.positive)
+
+
+def _levels(node: ir.Levels, inputs: list[Array], output: ir.Tensor) -> Array:
+    x = inputs[0][..., None]
+    passed = np.where(node.closed != 0, x >= node.cuts, x > node.cuts).sum(axis=-1)
+    return (np.float32(node.step) * (node.start + passed)).astype(np.float32)
+
+
+def _unary(node: ir.Unary, inputs: list[Array], output: ir.Tensor) -> Array:
+    if node.table is None:
+        return FUNCTIONS[node.kind](inputs[0].astype(np.float32))
+    return table(inputs[0], node.table).astype(STORAGE[output.dtype])
+
+
+def _mul(node: ir.Mul, inputs: list[Array], output: ir.Tensor) -> Array:
+    a, b = (x[:, None, None, :] if x.ndim == 2 and len(output.shape) == 3 else x for x in inputs)
+    if node.epilogue is None:
+        return a * b
+    return finish(a.astype(np.int64) * b, node.epilogue, output)
+
+
+def _channels(node: ir.Channels, inputs: list[Array], output: ir.Tensor) -> Array:
+    picked = inputs[0][..., np.maximum(node.index, 0)]
+    return np.where(node.index < 0, np.zeros((), picked.dtype), picked)
+
+
+def _encode(node: ir.Encode, inputs: list[Array], output: ir.Tensor) -> Array:
+    pixel = inputs[0]
+    if pixel.dtype.kind == "f":
+        pixel = np.rint((pixel.astype(np.float64) - node.offset) / node.scale)
+    pixel = pixel.astype(np.int64)[..., node.source]
+    plus = (pixel >> node.value) & 1 if node.planes else pixel >= node.value
+    return np.where(plus, np.int8(1), np.int8(-1))
+
+
 def _chain(node: ir.Chain, inputs: list[Array], output: ir.Tensor) -> Array:
     value = inputs
     for link in node.links:
@@ -188,13 +255,30 @@ def _unpack(node: ir.Unpack, inputs: list[Array], output: ir.Tensor) -> Array:
     return np.where(inputs[0] < 0, node.low, node.high).astype(STORAGE[output.dtype])
 
 
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "hard_sigmoid": lambda x: np.clip(np.float32(0.2) * x + np.float32(0.5), 0, 1),
+    "swish": lambda x: x / (1 + np.exp(-x)),
+    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "elu": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+}
+
+
 SEMANTICS: dict[type[ir.Node], Callable[[ir.Node, list[Array], ir.Tensor], Array]] = {
     ir.Conv2D: _conv2d,
     ir.BinaryConv2D: _binary_conv2d,
     ir.Dense: _dense,
     ir.BatchNorm: _batch_norm,
     ir.Sign: lambda node, inputs, output: np.where(inputs[0] >= 0, np.int8(1), np.int8(-1)),
-    ir.Relu: lambda node, inputs, output: np.maximum(inputs[0], 0),
+    ir.Clip: lambda node, inputs, output: np.clip(inputs[0], np.float32(node.lo), np.float32(node.hi)),
+    ir.PRelu: _p_relu,
+    ir.Levels: _levels,
+    ir.Unary: _unary,
+    ir.Mul: _mul,
+    ir.Concat: lambda node, inputs, output: np.concatenate(inputs, axis=-1),
+    ir.Channels: _channels,
+    ir.Encode: _encode,
     ir.MaxPool: _max_pool,
     ir.AveragePool: _average_pool,
     ir.GlobalAveragePool: _global_average_pool,
@@ -204,6 +288,7 @@ SEMANTICS: dict[type[ir.Node], Callable[[ir.Node, list[Array], ir.Tensor], Array
     ir.Chain: _chain,
     ir.QuantizeInput: lambda node, inputs, output: finish(inputs[0], node.epilogue, output),
     ir.Requantize: lambda node, inputs, output: finish(inputs[0], node.epilogue, output),
+    ir.Scores: lambda node, inputs, output: finish(inputs[0], node.epilogue, output),
     ir.Binarize: lambda node, inputs, output: finish(inputs[0], node.epilogue, output),
     ir.Unpack: _unpack,
 }

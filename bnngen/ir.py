@@ -28,12 +28,16 @@ TYPE_RANGE = {U8: (0, 255), S8: (-128, 127), S16: (-32768, 32767), S32: (-(2**31
 
 @dataclass(frozen=True)
 class Tensor:
-    """A named value. `scale` is set on integer tensors: real value = scale * stored integer."""
+    """A named value.
+
+    `scale` is set on integer tensors: real value = scale * stored integer, one scale for all channels or a
+    tuple of one for each. A scale is never negative; 0 means that the channel's real value is always 0.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = FLOAT
-    scale: float | None = None
+    scale: float | tuple[float, ...] | None = None
 
     @property
     def channels(self) -> int:
@@ -42,6 +46,19 @@ class Tensor:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
+
+    @property
+    def scales(self) -> Array:
+        """The scale of every channel, float64 [C]; 1 where none is set."""
+        return np.broadcast_to(np.float64(1.0 if self.scale is None else self.scale), (self.channels,))
+
+    @property
+    def uniform_scale(self) -> float:
+        """The one scale of all channels; 1 where none is set. Raises ModelError where they differ."""
+        scales = self.scales
+        if not (scales == scales[0]).all():
+            raise ModelError(f"tensor {self.name} has one scale for each channel, a single one is needed")
+        return float(scales[0])
 
 
 # --------------------------------------------------------------------------------------------- ops
@@ -99,13 +116,39 @@ class Threshold:
     flip: Array
 
 
-Epilogue = Affine | Threshold
+@dataclass(frozen=True, eq=False)
+class Piecewise:
+    """Two affine rules joined at a knot: below it `below`, from it on `above` (docs/numerics.md, "Piecewise").
+
+    q = clamp((x * mult[c] + bias[c]) >> shift, lo, hi) with the mult and bias of `below` where x < knot[c], of
+    `above` elsewhere. Both rules have the same shift, lo and hi, and no limits on the accumulator.
+    """
+
+    knot: Array
+    below: Affine
+    above: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Quantizer of several levels: q = first + the number of cuts passed (docs/numerics.md, "Steps").
+
+    level: integers [C, n], ascending in each row. Passed is every cut with acc >= level[c][i]; where down[c] is 1 the
+    chain falls with the accumulator, and passed is every cut with acc < level[c][i].
+    """
+
+    level: Array
+    down: Array
+    first: int
+
+
+Epilogue = Affine | Threshold | Piecewise | Steps
 
 
 @dataclass(frozen=True, eq=False)
 class Conv2D(Node):
-    """Convolution of a real-valued tensor. Float stage: f32 weights and bias. Integer stage: int8 weights
-    and an epilogue. Positions outside the image are 0."""
+    """Convolution with real-valued weights. Float stage: of a real or a binary tensor, f32 weights and bias.
+    Integer stage: of a stream, int8 weights and an epilogue. Positions outside the image are 0."""
 
     weights: Array
     window: Window
@@ -155,8 +198,86 @@ class Sign(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Relu(Node):
-    """max(x, 0)."""
+class Clip(Node):
+    """min(max(x, lo), hi): ReLU as it stands, ReLU6, hard tanh. Float stage only."""
+
+    lo: float = 0.0
+    hi: float = float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class PRelu(Node):
+    """x * negative[c] where x < 0, x * positive[c] elsewhere, f32 [C]; positive None is 1. Float stage only.
+
+    With `positive` it is DPReLU; leaky ReLU has one slope for all channels.
+    """
+
+    negative: Array
+    positive: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Levels(Node):
+    """A quantizer of more than two levels: y = step * (start + number of cuts passed). Float stage only.
+
+    cuts: ascending, [n]. Cut i is passed where x >= cuts[i], or x > cuts[i] where closed[i] is 0. Ternary, heaviside
+    and k-bit quantizers are of this form. The output is a real-valued tensor of few values.
+    """
+
+    cuts: Array
+    closed: Array
+    start: int
+    step: float
+
+
+@dataclass(frozen=True, eq=False)
+class Unary(Node):
+    """A smooth function of each element, by name in `UNARY`. Integer stage: a table of 256 entries for s8, of 257
+    with linear interpolation for s16 (docs/numerics.md, "Tables"); input and output have one scale each."""
+
+    kind: str
+    table: Array | None = None
+
+
+UNARY = ("sigmoid", "tanh", "hard_sigmoid", "swish", "hard_swish", "elu")
+
+
+@dataclass(frozen=True, eq=False)
+class Mul(Node):
+    """Product of two tensors: of one shape, or a map [H, W, C] and a vector [C]. Integer stage: an epilogue on it."""
+
+    epilogue: Affine | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Node):
+    """The inputs' channels one behind the other; maps of one size, or vectors; all real or all binary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Channels(Node):
+    """Channel c of the output is channel index[c] of the input; -1 is 0 (real tensors only).
+
+    Slices, splits, zero padding and shuffles of channels are of this form.
+    """
+
+    index: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Encode(Node):
+    """Pixels to bits, the first layer's input encoding: u8 image [H, W, C] -> bits [H, W, C'].
+
+    Output channel c reads image channel source[c]. Thermometer (`planes` False): +1 where pixel >= value[c]. Bit planes
+    (`planes` True): +1 where bit value[c] of the pixel is 1. The float stage recovers the pixel as
+    round((x - offset) / scale).
+    """
+
+    source: Array
+    value: Array
+    planes: bool
+    scale: float
+    offset: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +289,15 @@ class MaxPool(Node):
 
 @dataclass(frozen=True, eq=False)
 class AveragePool(Node):
-    """Mean over the window (no padding). Integer stage: epilogue applied to the sum."""
+    """Mean over the window; positions outside the image do not count.
+
+    Integer stage: the epilogue is applied to sum * denominator / count, where count is the number of positions inside;
+    denominator is a common multiple of all counts, and 0 where no window reaches outside: then to the sum itself.
+    """
 
     window: Window
     epilogue: Affine | None = None
+    denominator: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +329,7 @@ class Softmax(Node):
 class Chain(Node):
     """Float stage, inside the passes only: nodes that become one kernel, each reading the one before.
 
-    The first link may be anything that has an accumulator; the others are Relu, BatchNorm and, last, Sign.
+    The first link may be anything that has an accumulator; the others are element-wise, and a Sign or Levels is last.
     """
 
     links: tuple[Node, ...]
@@ -220,6 +346,13 @@ class QuantizeInput(Node):
 class Requantize(Node):
     """s8 or s16 -> s8 or s16, per channel. Integer stage only."""
 
+    epilogue: Affine | Piecewise | Steps
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(Node):
+    """s8 or s16 vector -> s32 scores, where the last layer is not a Dense. Integer stage only."""
+
     epilogue: Affine
 
 
@@ -232,7 +365,10 @@ class Binarize(Node):
 
 @dataclass(frozen=True, eq=False)
 class Unpack(Node):
-    """bits -> s8 or s16: +1 becomes high[c], -1 becomes low[c]. Rebuilds a replayed latent. Integer only."""
+    """bits -> s8 or s16: +1 becomes high[c], -1 becomes low[c]. Integer only.
+
+    Rebuilds a replayed latent, and lets layers of the real-valued stream read a binary tensor (+1 and -1 as integers).
+    """
 
     low: Array
     high: Array
@@ -265,11 +401,29 @@ class HeadInput:
 
 
 @dataclass(frozen=True)
+class ChannelRange:
+    """What calibration saw of a real-valued tensor. Each field has one entry a channel, or one for all of them.
+
+    lo, hi: smallest and largest value. clip: the absolute value at which an 8-bit tensor may saturate, as the
+    calibration method chose it; empty where it chose none.
+    """
+
+    lo: tuple[float, ...]
+    hi: tuple[float, ...]
+    clip: tuple[float, ...] = ()
+
+    @property
+    def reach(self) -> Array:
+        """The largest absolute value, float64, one entry a channel or one for all."""
+        return np.maximum(np.abs(np.float64(self.lo)), np.abs(np.float64(self.hi)))
+
+
+@dataclass(frozen=True)
 class ModelMeta:
     """What the ONNX file's metadata says beside the graph.
 
     input_scale, input_offset: real input = scale * pixel + offset, pixel in 0..255.
-    ranges: tensor name -> (smallest, largest) real value seen in calibration.
+    ranges: tensor name -> what calibration saw of it, for every real-valued tensor.
     """
 
     name: str
@@ -277,7 +431,7 @@ class ModelMeta:
     trained_classes: tuple[int, ...]
     input_scale: float
     input_offset: float
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: dict[str, ChannelRange] = field(default_factory=dict)
     latent: Latent | None = None
     head: HeadInput | None = None
     source: dict[str, str] = field(default_factory=dict)
@@ -348,6 +502,6 @@ def _value_text(value: object) -> str:
         return f"{value.kernel}/{value.stride} pads {value.pads} dilation {value.dilation}"
     if isinstance(value, Affine):
         return f"Affine(>>{value.shift} [{value.lo},{value.hi}])"
-    if isinstance(value, Threshold):
-        return "Threshold"
+    if isinstance(value, Threshold | Piecewise | Steps):
+        return type(value).__name__
     return str(value)

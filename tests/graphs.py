@@ -61,7 +61,7 @@ class Builder:
         return self._append(node, shape)
 
     def relu(self, name: str) -> str:
-        return self._append(ir.Relu(name, (self.last,), name), self.tensors[self.last].shape)
+        return self._append(ir.Clip(name, (self.last,), name), self.tensors[self.last].shape)
 
     def add(self, name: str, other: str) -> str:
         return self._append(ir.Add(name, (other, self.last), name), self.tensors[self.last].shape)

@@ -149,7 +149,7 @@ def _bias(importer: Importer, call: Call) -> None:
 
 def _relu(importer: Importer, call: Call) -> None:
     value, tensor = importer.operand(call, 0, (NCHW, VECTOR))
-    importer.add(ir.Relu(call.name, (tensor.name,), call.outputs[0]), tensor.shape, value.layout)
+    importer.add(ir.Clip(call.name, (tensor.name,), call.outputs[0]), tensor.shape, value.layout)
 
 
 def _max_pool(importer: Importer, call: Call) -> None:

@@ -49,9 +49,9 @@ class Tail:
         kinds = [type(link) for link in links if not isinstance(link, ir.Sign)]
         norm = next((link for link in links if isinstance(link, ir.BatchNorm)), None)
         if norm is None:
-            return cls(False, None, ir.Relu in kinds)
+            return cls(False, None, ir.Clip in kinds)
         place = kinds.index(ir.BatchNorm)
-        return cls(ir.Relu in kinds[:place], norm, ir.Relu in kinds[place:])
+        return cls(ir.Clip in kinds[:place], norm, ir.Clip in kinds[place:])
 
 
 # ------------------------------------------------------------------------------------------- affine

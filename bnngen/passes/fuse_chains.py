@@ -29,7 +29,7 @@ LETTER = {
     ir.AveragePool: "P",
     ir.GlobalAveragePool: "P",
     ir.Add: "A",
-    ir.Relu: "R",
+    ir.Clip: "R",
     ir.BatchNorm: "B",
     ir.Sign: "S",
 }
