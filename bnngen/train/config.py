@@ -14,6 +14,10 @@ from bnngen.errors import UsageError
 
 BACKBONE_NAMES = ("quicknet-nano", "binary-chain")
 
+# x = pixel * INPUT_SCALE + INPUT_OFFSET is exact in float32, and is (pixel - 128) / 128 on a device.
+INPUT_SCALE = 1 / 128
+INPUT_OFFSET = -1.0
+
 SMALL_SET = 5000  # training images; a smaller set takes smaller batches, to have as many steps
 SMALL_EPOCHS, SMALL_BATCH = 30, 32
 EPOCHS, BATCH = 50, 128

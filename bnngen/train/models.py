@@ -18,10 +18,6 @@ from bnngen.errors import DataError
 
 layers = tf.keras.layers
 
-# x = pixel * INPUT_SCALE + INPUT_OFFSET is exact in float32, and is (pixel - 128) / 128 on a device.
-INPUT_SCALE = 1 / 128
-INPUT_OFFSET = -1.0
-
 STAGE_FILTERS = (32, 64, 128)
 BLOCKS_PER_STAGE = 2
 CHAIN_FILTERS = (32, 64, 64, 128)

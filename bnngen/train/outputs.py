@@ -20,8 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnngen.data import Dataset, holdout
-from bnngen.train.config import TrainConfig, TrainResult, command, trained_classes
-from bnngen.train.models import INPUT_OFFSET, INPUT_SCALE
+from bnngen.train.config import INPUT_OFFSET, INPUT_SCALE, TrainConfig, TrainResult, command, trained_classes
 from bnngen.train.state import EpochLog, RunState
 
 CALIBRATION_IMAGES = 512

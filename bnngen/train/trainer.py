@@ -20,6 +20,8 @@ from bnngen.data import DataFetchNeeded, Dataset, holdout, load, subset
 from bnngen.errors import DataError, TrainingInterrupted, UsageError
 from bnngen.train.augment import NO_AUGMENTATION, augment, augmentation_for
 from bnngen.train.config import (
+    INPUT_OFFSET,
+    INPUT_SCALE,
     Progress,
     TrainConfig,
     TrainResult,
@@ -29,7 +31,7 @@ from bnngen.train.config import (
     trained_classes,
 )
 from bnngen.train.keras_datasets import fetch
-from bnngen.train.models import BACKBONES, INPUT_OFFSET, INPUT_SCALE
+from bnngen.train.models import BACKBONES
 from bnngen.train.outputs import write_log, write_outputs
 from bnngen.train.state import (
     EpochLog,

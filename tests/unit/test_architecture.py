@@ -30,7 +30,7 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "validate": {"ir", "interp"},
     "device": {"targets", "resources"},
     "report": set(),
-    "export": {"ir", "frontend"},
+    "export": {"ir", "frontend", "train"},
     "train": {"data"},
     "cli": {
         "analysis", "continual", "data", "device", "export", "interp", "ir", "lower", "pipeline", "plan",
