@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collects ONNX nodes and weights while the Keras layers are walked."""
+"""Collects ONNX nodes and weights while the layers of a model are walked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,25 @@ from bnngen.frontend import spelling
 
 SIGN = f"{spelling.DOMAIN}.Sign"
 BINARY_CONV = f"{spelling.DOMAIN}.BinaryConv2D"
+TERNARY = f"{spelling.DOMAIN}.Ternary"
+HEAVISIDE = f"{spelling.DOMAIN}.Heaviside"
+UNIFORM_QUANTIZE = f"{spelling.DOMAIN}.UniformQuantize"
+DP_RELU = f"{spelling.DOMAIN}.DPRelu"
+SWISH = f"{spelling.DOMAIN}.Swish"
+THERMOMETER = f"{spelling.DOMAIN}.Thermometer"
+BIT_PLANES = f"{spelling.DOMAIN}.BitPlanes"
 NO_PADS = (0, 0, 0, 0)
+
+MAKE_BITS = ("Sign", "Thermometer", "BitPlanes")  # functions whose results are +1 and -1
+MOVE_BITS = ("MaxPool", "Transpose", "Reshape", "Flatten", "Concat", "Gather")  # of bits they give bits
 
 
 @dataclass(frozen=True)
 class Value:
     """What a Keras tensor is in ONNX. shape: [H, W, C] of a map (stored channels first) or [C] of a vector.
 
-    binary: it holds +1 and -1. flat: Keras sees the map as its flattening; the name that the vector gets
+    A sequence [L, C] is the map [L, 1, C]. binary: it holds +1 and -1; codes of a quantizer with more levels are real
+    values. flat: Keras sees the map as its flattening; the name that the vector gets
     once a layer needs it as such. pads: zeros around it (top, left, bottom, right), which the next
     convolution takes.
     """
@@ -53,15 +64,20 @@ class Step:
 
 
 class GraphBuilder:
-    """The ONNX graph so far. Tensors and nodes bear the names of the Keras layers."""
+    """The ONNX graph so far. Tensors and nodes bear the names of the layers.
+
+    shape: of one image, [H, W, C]; [L, C] becomes [L, 1, C]. real: the tensors that are real-valued, in order.
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+        self.shape = shape if len(shape) == 3 else (shape[0], 1, shape[1])
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.real: list[str] = [spelling.INPUT]
         self._names = {spelling.INPUT, spelling.OUTPUT}
         self._vectors: dict[str, Value] = {}
+        self._points: dict[str, Value] = {}
+        self._bits: set[str] = set()
 
     def start(self) -> Value:
         """Enter the input and the transpose to channels first."""
@@ -80,7 +96,7 @@ class GraphBuilder:
     def chain(self, layer: str, inputs: Sequence[str], steps: Sequence[Step], output: str = "") -> str:
         """Append one node after the other; return the last output, named `output` or as the layer.
 
-        inputs: of the first node. Outputs in between are named layer/part.
+        inputs: of the first node, all computed ones. Outputs in between are named layer/part.
         """
         for step in steps:
             is_last = step is steps[-1]
@@ -90,34 +106,49 @@ class GraphBuilder:
             node_name = f"{layer}/{step.part}" if step.part else layer
             node = helper.make_node(op, [*inputs, *constants], [name], node_name, domain=domain, **step.attributes)
             self.nodes.append(node)
+            self._note_kind(node, inputs)
             inputs = [name]
         return inputs[0]
 
-    def mark_real(self, since: int, binary_input: bool) -> None:
-        """Note which outputs of the nodes from index `since` on are real: all but signs and their moves."""
-        binary = binary_input
-        for node in self.nodes[since:]:
-            moves = node.op_type in ("MaxPool", "Transpose", "Reshape", "Flatten")
-            binary = node.op_type == "Sign" or (binary and moves)
-            if not binary:
-                self.real.append(node.output[0])
+    def is_binary(self, tensor: str) -> bool:
+        """True for a tensor that holds +1 and -1."""
+        return tensor in self._bits
+
+    def _note_kind(self, node: NodeProto, computed: Sequence[str]) -> None:
+        """Note whether the node's output is real or binary. computed: its inputs that are no constants."""
+        makes = node.domain == spelling.DOMAIN and node.op_type in MAKE_BITS
+        moves = node.op_type in MOVE_BITS and all(name in self._bits for name in computed)
+        if makes or moves:
+            self._bits.add(node.output[0])
+        else:
+            self.real.append(node.output[0])
 
     def vector(self, value: Value) -> Value:
         """Return the value as a vector [C] in the order height, width, channel; a map is flattened once."""
         if not value.is_map:
             return value
         if value.tensor not in self._vectors:
-            since, size = len(self.nodes), int(np.prod(value.shape))
+            size = int(np.prod(value.shape))
             steps = [
                 Step("nhwc", "Transpose", attributes={"perm": spelling.TO_NHWC}),
                 Step("", "Reshape", (("shape", np.array([-1, size], np.int64)),)),
             ]
             if value.shape[:2] == (1, 1):
                 steps = [Step("flatten", "Flatten", attributes={"axis": 1})]
-            tensor = self.chain(value.flat, [value.tensor], steps)
-            self.mark_real(since, value.binary)
+            tensor = self.chain(value.flat or f"{value.tensor}/vector", [value.tensor], steps)
             self._vectors[value.tensor] = Value(tensor, (size,), value.binary)
         return self._vectors[value.tensor]
+
+    def point(self, value: Value) -> Value:
+        """Return a vector [C] as a map of one pixel, [N, C, 1, 1], as a product with a map takes it; a map as it is."""
+        if value.is_map:
+            return value
+        if value.tensor not in self._points:
+            (channels,) = value.shape
+            step = Step("point", "Reshape", (("point_shape", np.array([-1, channels, 1, 1], np.int64)),))
+            tensor = self.chain(value.tensor, [value.tensor], [step], f"{value.tensor}/point")
+            self._points[value.tensor] = Value(tensor, (1, 1, channels), value.binary)
+        return self._points[value.tensor]
 
     def resolved(self, value: Value) -> Value:
         """Return the vector of a flat map when some layer needed it, otherwise the value itself."""
@@ -133,13 +164,14 @@ class GraphBuilder:
     def model(self, name: str, classes: int) -> onnx.ModelProto:
         """Return the ONNX model, without metadata."""
         float32 = TensorProto.FLOAT
+        used = {node.op_type for node in self.nodes if node.domain == spelling.DOMAIN}
         image = helper.make_tensor_value_info(spelling.INPUT, float32, ["N", *self.shape])
         scores = helper.make_tensor_value_info(spelling.OUTPUT, float32, ["N", classes])
         graph = helper.make_graph(self.nodes, name, [image], [scores], self.initializers)
         return helper.make_model(
             graph,
             opset_imports=spelling.opset_imports(),
-            functions=spelling.functions(),
+            functions=spelling.functions(used),
             ir_version=spelling.IR_VERSION,
             producer_name="bnngen",
             producer_version=bnngen.__version__,
@@ -147,5 +179,5 @@ class GraphBuilder:
 
     def _constant(self, name: str, array: np.ndarray) -> str:
         name = self.fresh(name)
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name

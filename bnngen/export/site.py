@@ -62,13 +62,11 @@ class Site:
 
         shape: [H, W, C] of the output where it differs from Keras's.
         """
-        since, binary = len(self.builder.nodes), any(value.binary for value in inputs)
         shape = shape or (inputs[0].shape if inputs[0].flat else self.shape)
         flat = self.name if len(shape) > len(self.shape) else ""
         output = f"{self.name}/map" if flat else self.name
         tensor = self.builder.chain(self.name, [value.tensor for value in inputs], steps, output)
-        self.builder.mark_real(since, binary)
-        return Value(tensor, shape, tensor not in self.builder.real, flat)
+        return Value(tensor, shape, self.builder.is_binary(tensor), flat)
 
     def activation(self, function: Any) -> list[Step]:
         """Return the nodes of an activation. Raises ModelError for one that is not supported."""

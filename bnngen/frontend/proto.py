@@ -100,10 +100,11 @@ def check_dialect(model: onnx.ModelProto, path: Path) -> None:
         )
     known = {function.name: function.SerializeToString(deterministic=True) for function in spelling.functions()}
     found = {function.name: function.SerializeToString(deterministic=True) for function in model.functions}
-    if known != found:
-        names = sorted(name for name in known | found if known.get(name) != found.get(name))
+    used = {node.op_type for node in model.graph.node if node.domain == spelling.DOMAIN} & set(known)
+    wrong = {name for name in found if known.get(name) != found[name]} | (used - set(found))
+    if wrong or len(found) != len(model.functions):
         raise ModelError(
-            f"function {', '.join(names)} of {path.name} is not the one that this version knows",
+            f"function {', '.join(sorted(wrong or found))} of {path.name} is not the one that this version knows",
             where=str(path),
             why="the meaning of a binary layer stands in that function",
             fix=REEXPORT,
