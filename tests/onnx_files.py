@@ -26,6 +26,7 @@ WEIGHTS = {
     "logits/kernel": RNG.normal(0, 1, (5, 3)).astype(np.float32),
     "logits/bias": RNG.normal(0, 1, 3).astype(np.float32),
 }
+RANGE = {"lo": [-1.5], "hi": [2], "clip": []}  # one entry stands for all channels
 
 
 def node(op: str, inputs: str, output: str, name: str = "", **attributes: object) -> onnx.NodeProto:
@@ -83,12 +84,12 @@ def metadata(**changes: object) -> dict:
     ]
     five = [0.0] * 5
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "small",
         "classes": ["a", "b", "c", "d"],
         "trained_classes": [2, 0, 1],
         "input": {"scale": 0.5, "offset": -1.0},
-        "ranges": {name: [-1.5, 2] for name in [*ranges, "pool/out"]},
+        "ranges": {name: RANGE for name in [*ranges, "pool/out"]},
         "latent": {"tensor": "hidden", "threshold": five, "low": five, "high": [1.0] * 5},
         "head": {"tensor": "hidden", "lo": 0, "hi": 3.5, "capacity": 10},
         "source": {"tool": "test"},
@@ -123,4 +124,4 @@ def save(model: onnx.ModelProto, folder: Path) -> Path:
 
 def with_ranges(*names: str) -> dict:
     meta = metadata()
-    return metadata(ranges=meta["ranges"] | dict.fromkeys(names, [-1.0, 1.0]))
+    return metadata(ranges=meta["ranges"] | dict.fromkeys(names, RANGE))

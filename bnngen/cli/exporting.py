@@ -19,19 +19,38 @@ from bnngen.export.config import (
     sibling,
 )
 from bnngen.export.exporter import export_model
+from bnngen.export.sources import ZOO
 from bnngen.resources import checkpoints
 
 
-def run(keras: Path, calibrate: str | None, out: Path | None, options: dict) -> None:
-    """Export, compare Keras with onnxruntime, and say what was written."""
+def run(model: str | Path, calibrate: str | None, out: Path | None, options: dict) -> None:
+    """Export, compare the model's own engine with onnxruntime, and say what was written."""
     calibration = calibration_from(calibrate)
-    info = model_info(keras, calibrate, options["input_scale"], options["input_offset"])
-    if out is None:  # beside the model, but never into the installed package
-        out = Path(f"{keras.stem}.onnx") if keras.parent == checkpoints() else keras.with_suffix(".onnx")
-    config = ExportConfig(keras, out, calibration, info, options["cut"], options["capacity"])
+    info = model_info(model, calibrate, options["input_scale"], options["input_offset"])
+    config = ExportConfig(
+        model,
+        out or default_out(model),
+        calibration,
+        info,
+        options["cut"],
+        options["capacity"],
+        options["weights"],
+        options["calibration_method"],
+    )
     with progress() as report:
         result = export_model(config, report)
     report_export(result)
+
+
+def default_out(model: str | Path) -> Path:
+    """Return the file to write: beside the model, but never over it, nor into the installed package."""
+    name = str(model)
+    if name.startswith(ZOO):
+        return Path(f"{name.removeprefix(ZOO).lower()}.onnx")
+    path = Path(model)
+    if path.suffix == ".onnx":
+        return path.with_name(f"{path.stem}-bnngen.onnx")
+    return Path(f"{path.stem}.onnx") if path.parent == checkpoints() else path.with_suffix(".onnx")
 
 
 def calibration_from(spec: str | None) -> Calibration | None:
@@ -45,13 +64,14 @@ def calibration_from(spec: str | None) -> Calibration | None:
     return Calibration(data.x_train, data.y_train, data.name)
 
 
-def model_info(keras: Path, calibrate: str | None, scale: float | None, offset: float | None) -> ModelInfo | None:
+def model_info(model: str | Path, calibrate: str | None, scale: float | None, offset: float | None) -> ModelInfo | None:
     """Return what the model file does not say; None leaves it to the file beside the model.
 
     A model that bnngen did not train has no such file: then the classes are those of the calibration data.
     """
-    if scale is None and offset is None:
+    if (scale is None and offset is None) or str(model).startswith(ZOO):
         return None
+    keras = Path(model)
     if sibling(keras, ".meta.json").is_file():
         info = read_info(keras)
         return replace(
@@ -80,11 +100,13 @@ def model_info(keras: Path, calibrate: str | None, scale: float | None, offset: 
 
 
 def report_export(result: ExportResult) -> None:
-    """Say what was written, and how far Keras and onnxruntime are apart."""
+    """Say what was written, and how far the model's own engine and onnxruntime are apart."""
     check = result.check
     say(f"{short(result.path)}  {kib(result.file_bytes)}, {result.nodes} nodes")
+    if result.note:
+        say(f"  note: {result.note}")
     say(
-        f"  Keras and onnxruntime on {check.images} calibration images: largest difference of a score "
+        f"  {result.engine} and onnxruntime on {check.images} calibration images: largest difference of a score "
         f"{check.max_difference:.2g}, mean {check.mean_difference:.2g}, same class {check.agreement:.1%}"
     )
     if result.cut is not None:

@@ -11,6 +11,15 @@ import click
 from bnngen.cli.console import kib, progress, say, short
 from bnngen.errors import ToolError, UsageError
 from bnngen.resources import checkpoints
+from bnngen.train.config import (
+    DISTILL_WEIGHT,
+    INPUT_ENCODINGS,
+    PRECISIONS,
+    STRATEGIES,
+    TEMPERATURE,
+    Form,
+    TrainConfig,
+)
 
 SEED = click.IntRange(0, 2**32 - 1)  # what NumPy and TensorFlow take
 
@@ -75,19 +84,49 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
 @click.option("--restart", is_flag=True, help="Start anew, and throw away what an interrupted run has kept.")
 @click.option("--keep-state", is_flag=True, help="Keep the optimizer's state beside the model at the end.")
 @click.option("--note", default="", help="A word on the images, kept with the model.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Factor of the channel counts.")
+@click.option(
+    "--input-encoding",
+    type=click.Choice(INPUT_ENCODINGS),
+    default="none",
+    show_default=True,
+    help="Make the first layer binary: the pixels become bits.",
+)
+@click.option("--float", "float_weights", is_flag=True, help="Build it without quantizers: a teacher.")
+@click.option("--teacher", type=click.Path(path_type=Path), help="Learn the scores of this .keras file too.")
+@click.option("--distill-weight", type=float, help=f"The teacher's share of the loss. Default: {DISTILL_WEIGHT}.")
+@click.option("--temperature", type=float, help=f"Softens the scores of both. Default: {TEMPERATURE:g}.")
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="none",
+    show_default=True,
+    help="Spread each batch over the GPUs of this host, or over the hosts in TF_CONFIG.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="mixed: 16 bits where the hardware gains by it.",
+)
 def train(name: str, data: str, out: Path, classes: str | None, **options: object) -> None:
-    """Train the Larq backbone NAME (quicknet-nano or binary-chain), from random weights or those of --init.
+    """Train the Larq backbone NAME, from random weights or those of --init.
 
-    Writes the model, a calibration sample, a log and the training curve beside it.
+    NAME: quicknet-nano (default), quicknet-nano-s or -l for smaller and larger parts, reactnet-18, birealnet-18,
+    binary-chain. Writes the model, a calibration sample, a log and the training curve beside it.
     """
     require_training()
     from bnngen.report.training_curve import draw_training_curve
-    from bnngen.train.config import TrainConfig
     from bnngen.train.trainer import train as run
 
-    config = TrainConfig(backbone=name, data=data, out=out, classes=class_ids(classes), **options)
+    form = Form(*(options.pop(key) for key in ("width", "input_encoding", "float_weights")))
+    config = TrainConfig(backbone=name, data=data, out=out, classes=class_ids(classes), form=form, **options)
     with progress() as report:
         result = run(config, report)
+    if not result.chief:
+        say(f"done; {short(result.model)} is written by the chief")
+        return
     curve = out.with_suffix(".png")
     draw_training_curve(result.log, curve, f"{name} on {data}")
     say(f"{short(result.model)}  {kib(result.model.stat().st_size)}, best epoch {result.best_epoch}")
@@ -108,22 +147,32 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the model's name, .onnx.")
 @click.option(
     "--cut",
-    default="features",
-    show_default=True,
-    help="Where replayed latents are taken: `features`, or a layer's name. `none`: a model that does not learn.",
+    help="Where replayed latents are taken: `features` (default where the model ends in Dense), or a layer's name. "
+    "`none`: a model that does not learn.",
 )
 @click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
 @click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
 @click.option("--input-offset", type=float, help="See --input-scale.")
+@click.option("--weights", help="Of a zoo model: `imagenet` (default), `none` for random ones, or a FILE.")
+@click.option(
+    "--calibration-method",
+    default="mse",
+    show_default=True,
+    type=click.Choice(["mse", "percentile", "minmax"]),
+    help="Where 8-bit tensors may saturate: least squared error, 99.99 % of the values, or never.",
+)
 def export(model: str, calibrate: str | None, out: Path | None, **options: object) -> None:
     """Export a Larq MODEL to one ordinary ONNX file and compare both on the calibration images.
 
-    MODEL is a .keras file, or its name without .keras (default: model), or a model that bnngen brings.
+    MODEL is a .keras file, or its name without .keras (default: model), or a model that bnngen brings; zoo:NAME, a
+    model of larq_zoo; or an .onnx file that another tool wrote from a binary network.
     """
-    require_training()
+    if Path(model).suffix != ".onnx":
+        require_training()
     from bnngen.cli import exporting
 
-    exporting.run(find_model(model, ".keras", "bnngen train"), calibrate, out, options)
+    given = model if model.startswith("zoo:") else find_model(model, ".keras", "bnngen train")
+    exporting.run(given, calibrate, out, options)
 
 
 COMMANDS = (train, export)

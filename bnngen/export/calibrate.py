@@ -8,68 +8,77 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import TensorProto, numpy_helper
 
-from bnngen.errors import DataError
 from bnngen.export.config import Progress
-from bnngen.export.session import BATCH, run_batches
+from bnngen.export.ranges import RangeMeter
+from bnngen.export.session import BATCH, runner
 from bnngen.frontend import spelling
 
-KEPT_BYTES = 1 << 28  # of the cut tensor, to fit levels on: images beyond are left out of the fit
-BATCH_BYTES = 1 << 29  # of all tensors of one batch
+KEPT_BYTES = 1 << 26  # of the cut tensor, to fit levels on: images beyond are left out of the fit
+BATCH_BYTES = 1 << 27  # of all tensors of one batch
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What calibration saw. ranges: tensor -> (smallest, largest) value. scores: float32 [N, classes].
+    """What calibration saw. ranges: tensor -> metadata of its range. scores: float32 [N, classes].
 
     cut: values of the cut tensor in rows, float32 [positions, channels]; None without a cut.
     """
 
-    ranges: dict[str, tuple[float, float]]
+    ranges: dict[str, dict[str, list[float]]]
     scores: np.ndarray
     cut: np.ndarray | None
 
 
-def observe(
-    model: onnx.ModelProto, images: np.ndarray, tensors: Sequence[str], cut: str | None, progress: Progress
-) -> Observation:
-    """Run the model over images, float32 [N, H, W, C], and look at the named tensors.
+@dataclass(frozen=True)
+class Watch:
+    """What to look at. tensors: the real-valued ones, the image and the scores among them. cut: the tensor whose
+    values are kept, None without one. method: of calibration, one of config.METHODS."""
 
-    tensors: real-valued ones, the scores among them. Raises DataError where a value is not finite.
-    """
-    computed = [name for name in tensors if name != spelling.INPUT]
-    lows = {spelling.INPUT: float(images.min())}
-    highs = {spelling.INPUT: float(images.max())}
-    scores, rows, kept, done = [], [], 0, 0
-    for values in run_batches(model, images, computed, _batch(model, images, computed)):
-        for name, value in zip(computed, values, strict=True):
-            lows[name] = min(lows.get(name, np.inf), _finite(name, float(value.min())))
-            highs[name] = max(highs.get(name, -np.inf), _finite(name, float(value.max())))
-            if name == cut and kept < KEPT_BYTES:
-                rows.append(np.moveaxis(value, 1, -1).reshape(-1, value.shape[1]))
-                kept += value.nbytes
-        scores.append(values[computed.index(spelling.OUTPUT)])
-        done += len(values[0])
+    tensors: Sequence[str]
+    cut: str | None
+    method: str
+
+
+def observe(model: onnx.ModelProto, images: np.ndarray, watch: Watch, progress: Progress) -> Observation:
+    """Run the model over images, float32 [N, H, W, C]. Raises DataError where a value is not finite."""
+    meters = _meters(model, watch)
+    computed = [name for name in meters if name != spelling.INPUT]
+    run = runner(model, computed)
+    scores, rows, kept, done, batch = [], [], 0, 0, 1
+    while done < len(images):
+        part = images[done : done + batch]
+        values = dict(zip(computed, run(part), strict=True))
+        for name, meter in meters.items():
+            meter.see(values[name] if name in values else np.moveaxis(part, -1, 1))
+        if watch.cut and kept < KEPT_BYTES:
+            value = values[watch.cut]
+            rows.append(np.moveaxis(value, 1, -1).reshape(-1, value.shape[1]))
+            kept += value.nbytes
+        scores.append(values[spelling.OUTPUT])
+        done += len(part)
+        batch = max(1, min(BATCH, BATCH_BYTES * len(part) // sum(value.nbytes for value in values.values())))
         progress("calibrate", done, len(images))
-    ranges = {name: (lows[name], highs[name]) for name in tensors}
-    return Observation(ranges, np.concatenate(scores), np.concatenate(rows) if cut else None)
+    ranges = {name: meter.range() for name, meter in meters.items()}
+    return Observation(ranges, np.concatenate(scores), np.concatenate(rows) if watch.cut else None)
 
 
-def _batch(model: onnx.ModelProto, images: np.ndarray, tensors: Sequence[str]) -> int:
-    """Return how many images to run at once: all tensors of a batch lie in memory together."""
-    one = sum(value[0].nbytes for value in next(run_batches(model, images[:1], tensors)))
-    return max(1, min(BATCH, BATCH_BYTES // one))
+def _meters(model: onnx.ModelProto, watch: Watch) -> dict[str, RangeMeter]:
+    """Return a meter for every tensor that needs a range: transposed maps, and vectors as maps of one pixel, need none.
 
-
-def _finite(name: str, value: float) -> float:
-    if not np.isfinite(value):
-        raise DataError(
-            f"tensor {name} takes a value that is not finite: {value}",
-            where="calibration",
-            why="a range with infinity or NaN has no integer scale",
-            fix="look for weights that have diverged, and for a wrong input scale",
-        )
-    return value
+    A vector that is a flattened map has one range for all elements: channels repeat at every position.
+    """
+    shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.INT64}
+    together = set()
+    wanted = dict.fromkeys(watch.tensors)
+    for node in model.graph.node:
+        (output,) = node.output
+        if node.op_type == "Reshape" and shapes[node.input[1]].shape == (2,):
+            together.add(output)
+        elif node.op_type in ("Transpose", "Reshape"):
+            wanted.pop(output, None)
+    return {name: RangeMeter(name, watch.method, together=name in together) for name in wanted}
 
 
 # ------------------------------------------------------------------------------------------- levels

@@ -19,8 +19,11 @@ Progress = Callable[[str, int, int], None]
 
 FEATURES = "features"  # the cut at the input of the classifier
 NO_CUT = "none"  # inference only: no latent, no learned head
+METHODS = ("mse", "percentile", "minmax")  # how calibration proposes where an 8-bit tensor saturates
 META_SCHEMA = 1
 MAX_CALIBRATION_IMAGES = 512
+LEAST_CALIBRATION_IMAGES = 16
+MAX_CALIBRATION_PIXELS = 1 << 20  # of all images together: large ones have many positions each
 LEAST_CAPACITY = 10  # of a head whose size nobody chose
 MOST_CAPACITY = 16384  # docs/numerics.md, section 5
 
@@ -62,23 +65,28 @@ class Calibration:
 class ExportConfig:
     """An export.
 
-    keras: the model file; out: the ONNX file to write. calibration, info: None takes the files that
-    `bnngen train` left beside the model (NAME.calib.npz, NAME.meta.json). cut: "features", a layer's name,
-    or "none".
+    model: a .keras or .h5 file, `zoo:NAME`, or an ONNX file of another tool; out: the ONNX file to write.
+    calibration, info: None takes the files that `bnngen train` left beside the model (NAME.calib.npz,
+    NAME.meta.json), or what the zoo brings. cut: "features", a layer's name, or "none"; None is "features" where
+    the model ends in Dense, otherwise "none".
     capacity: most classes of the learned head; None is the number of classes, ten at least.
+    weights: of a zoo model: "imagenet" (also None), "none" for random ones, or a file.
+    method: how calibration proposes the saturation of 8-bit tensors, one of METHODS.
     """
 
-    keras: Path
+    model: str | Path
     out: Path
     calibration: Calibration | None = None
     info: ModelInfo | None = None
-    cut: str = FEATURES
+    cut: str | None = None
     capacity: int | None = None
+    weights: str | None = None
+    method: str = METHODS[0]
 
 
 @dataclass(frozen=True)
 class Check:
-    """Keras against onnxruntime on the calibration images, scores before softmax.
+    """The model's own engine against onnxruntime on the calibration images, scores before softmax.
 
     agreement: share of the images on which both choose the same class. flipped: images on which a score differs
     by more than rounding explains, since a value within rounding of zero took the other sign.
@@ -95,7 +103,8 @@ class Check:
 class ExportResult:
     """What was written. cut, cut_shape, features are None, and latent_bytes and capacity 0, without a cut.
 
-    latent_bytes: one packed 1-bit latent, in whole 32-bit words for each pixel.
+    latent_bytes: one packed 1-bit latent, in whole 32-bit words for each pixel. engine: what the exported file was
+    compared with. note: a choice that was made for the user, "" without one.
     """
 
     path: Path
@@ -107,6 +116,8 @@ class ExportResult:
     latent_bytes: int
     features: str | None
     capacity: int
+    engine: str = "Keras"
+    note: str = ""
 
 
 def real_images(x: np.ndarray, info: ModelInfo) -> np.ndarray:
@@ -214,7 +225,10 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def choose_images(calibration: Calibration, info: ModelInfo, shape: tuple[int, ...]) -> np.ndarray:
-    """Return at most 512 images [N, H, W, C] of the trained classes, evenly spread. Raises DataError."""
+    """Return images [N, H, W, C] of the trained classes, evenly spread. Raises DataError.
+
+    shape: [H, W, C] that the model takes. Images are at most 512, and of large ones fewer, 16 at least.
+    """
     x, where = calibration.x, calibration.name or "calibration sample"
     check_images(x, shape, where)
     if calibration.y is not None:
@@ -226,7 +240,8 @@ def choose_images(calibration: Calibration, info: ModelInfo, shape: tuple[int, .
             why=f"it has no image of the trained classes {list(info.trained_classes)}",
             fix="calibrate with the data that the model was trained on",
         )
-    count = min(len(x), MAX_CALIBRATION_IMAGES)
+    fitting = MAX_CALIBRATION_PIXELS // (shape[0] * shape[1])
+    count = min(len(x), max(LEAST_CALIBRATION_IMAGES, min(MAX_CALIBRATION_IMAGES, fitting)))
     return x[np.arange(count) * len(x) // count]
 
 
@@ -263,6 +278,17 @@ def _is_trained(y: np.ndarray, count: int, info: ModelInfo, where: str) -> np.nd
             fix="calibrate with the data that the model was trained on",
         )
     return np.isin(y, info.trained_classes)
+
+
+def check_method(method: str) -> str:
+    """Return the calibration method. Raises UsageError for one that is unknown."""
+    if method not in METHODS:
+        raise UsageError(
+            f"there is no calibration method {method}",
+            where="--calibration-method",
+            fix=f"choose one of {', '.join(METHODS)}",
+        )
+    return method
 
 
 def head_capacity(config: ExportConfig, info: ModelInfo) -> int:

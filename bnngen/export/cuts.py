@@ -37,7 +37,7 @@ class Cuttable:
     """What a cut is chosen from.
 
     layers: layer name -> tensor. real: tensors that are real-valued. possible: the layers at whose outputs a
-    cut can be, in order. features: input of the final Dense layer, None without one.
+    cut can be, in order. features: real-valued input of the final Dense layer, None without one.
     """
 
     layers: dict[str, str]

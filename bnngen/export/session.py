@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +39,20 @@ def run_onnx(path: str | Path, x: np.ndarray) -> np.ndarray:
 def run_batches(
     model: onnx.ModelProto, images: np.ndarray, tensors: Sequence[str], batch: int = BATCH
 ) -> Iterator[list[np.ndarray]]:
-    """Yield the named tensors for one batch of images, float32 [N, H, W, C], after the other.
+    """Yield the named tensors for one batch of images, float32 [N, H, W, C], after the other."""
+    run = runner(model, tensors)
+    for start in range(0, len(images), batch):
+        yield run(images[start : start + batch])
+
+
+def runner(model: onnx.ModelProto, tensors: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return the function that computes the named tensors of images, float32 [N, H, W, C].
 
     One thread and no graph optimizations: fusing a convolution with its batch norm would round
     otherwise than the file says, and threads would round otherwise on another machine.
     """
     session = _session(_with_outputs(model, tensors))
-    for start in range(0, len(images), batch):
-        yield session.run(list(tensors), {spelling.INPUT: images[start : start + batch]})
+    return lambda images: session.run(list(tensors), {spelling.INPUT: images})
 
 
 def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ import onnx
 from bnngen.errors import ModelError
 from bnngen.frontend import spelling
 from bnngen.frontend.proto import REEXPORT
-from bnngen.ir import FLOAT, HeadInput, Latent, ModelMeta, Tensor
+from bnngen.ir import FLOAT, ChannelRange, HeadInput, Latent, ModelMeta, Tensor
 
 LARGEST = sys.float_info.max
 WHERE = f"metadata property {spelling.METADATA_KEY}"
@@ -25,8 +25,10 @@ def read_meta(model: onnx.ModelProto) -> ModelMeta:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _wrong("it is not JSON") from error
-    if not isinstance(data, dict) or data.get("schema") != spelling.METADATA_SCHEMA:
-        raise _wrong(f"its schema is not {spelling.METADATA_SCHEMA}")
+    if not isinstance(data, dict):
+        raise _wrong("it is not an object")
+    if data.get("schema") != spelling.METADATA_SCHEMA:
+        raise _wrong(f"its schema is {data.get('schema')}, this version of bnngen reads {spelling.METADATA_SCHEMA}")
     image = _get(data, "input", dict)
     return ModelMeta(
         name=_get(data, "name", str),
@@ -34,7 +36,7 @@ def read_meta(model: onnx.ModelProto) -> ModelMeta:
         trained_classes=tuple(_items(data, "trained_classes", int)),
         input_scale=_number(image, "scale"),
         input_offset=_number(image, "offset"),
-        ranges={name: _range(pair, name) for name, pair in _get(data, "ranges", dict).items()},
+        ranges={name: _range(data, name) for name, data in _get(data, "ranges", dict).items()},
         latent=_latent(data["latent"]) if data.get("latent") is not None else None,
         head=_head(data["head"]) if data.get("head") is not None else None,
         source={key: str(value) for key, value in _get(data, "source", dict).items()},
@@ -53,6 +55,9 @@ def check_meta(meta: ModelMeta, tensors: dict[str, Tensor], output: str) -> None
     missing = [t.name for t in tensors.values() if t.dtype == FLOAT and t.name not in meta.ranges]
     if missing:
         raise _wrong(f"no range for tensor {missing[0]}")
+    for tensor in tensors.values():
+        if tensor.dtype == FLOAT and len(meta.ranges[tensor.name].lo) not in (1, tensor.channels):
+            raise _wrong(f"the range of {tensor.name} does not have {tensor.channels} channels, or one entry for all")
     if meta.latent is not None:
         channels = _tensor(tensors, meta.latent.tensor).channels
         if {len(meta.latent.threshold), len(meta.latent.low), len(meta.latent.high)} != {channels}:
@@ -85,13 +90,18 @@ def _tensor(tensors: dict[str, Tensor], name: str) -> Tensor:
     return tensors[name]
 
 
-def _range(pair: Any, name: str) -> tuple[float, float]:
-    if not isinstance(pair, list) or len(pair) != 2:
-        raise _wrong(f"the range of {name} is not a pair")
-    lo, hi = (_finite(v, f"the range of {name}") for v in pair)
-    if lo > hi:
-        raise _wrong(f"the range of {name} is empty")
-    return lo, hi
+def _range(data: Any, name: str) -> ChannelRange:
+    if not isinstance(data, dict):
+        raise _wrong(f"the range of {name} is not an object")
+    what = f"the range of {name}"
+    lo, hi, clip = (tuple(_finite(v, what) for v in _get(data, key, list)) for key in ("lo", "hi", "clip"))
+    if len(lo) != len(hi) or not lo or len(clip) not in (0, len(lo)):
+        raise _wrong(f"lo, hi and clip of {name} differ in length")
+    if any(low > high for low, high in zip(lo, hi, strict=True)):
+        raise _wrong(f"{what} is empty")
+    if any(value < 0 for value in clip):
+        raise _wrong(f"clip of {name} is negative")
+    return ChannelRange(lo, hi, clip)
 
 
 def _get(data: dict[str, Any], key: str, kind: type) -> Any:

@@ -33,7 +33,7 @@ DOMAIN = "bnngen"
 DOMAIN_VERSION = 1
 
 METADATA_KEY = "bnngen"
-METADATA_SCHEMA = 1
+METADATA_SCHEMA = 2
 
 INPUT = "image"
 OUTPUT = "scores"
