@@ -12,7 +12,11 @@ from pathlib import Path
 from bnngen.data import Dataset
 from bnngen.errors import UsageError
 
-BACKBONE_NAMES = ("quicknet-nano", "binary-chain")
+BACKBONE_NAMES = ("quicknet-nano", "quicknet-nano-s", "quicknet-nano-l", "reactnet-18", "birealnet-18", "binary-chain")
+INPUT_ENCODINGS = ("none", "thermometer", "bitplanes")
+STRATEGIES = ("none", "mirrored", "multiworker")
+PRECISIONS = ("float32", "mixed", "mixed_bfloat16", "mixed_float16")
+DISTILL_WEIGHT, TEMPERATURE = 0.5, 4.0
 
 # x = pixel * INPUT_SCALE + INPUT_OFFSET is exact in float32, and is (pixel - 128) / 128 on a device.
 INPUT_SCALE = 1 / 128
@@ -21,8 +25,22 @@ INPUT_OFFSET = -1.0
 SMALL_SET = 5000  # training images; a smaller set takes smaller batches, to have as many steps
 SMALL_EPOCHS, SMALL_BATCH = 30, 32
 EPOCHS, BATCH = 50, 128
+MOST_WIDTH = 8
 
 Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a backbone is built as.
+
+    width: factor of all channel counts. input_encoding: one of INPUT_ENCODINGS, how pixels become the bits of a
+    binary first layer; "none" leaves that layer real-valued. float_weights: without quantizers.
+    """
+
+    width: float = 1.0
+    input_encoding: str = "none"
+    float_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,11 @@ class TrainConfig:
     init: a .keras file of the same backbone to take the weights from; a head of another size starts anew.
     resume: continue from OUT.ckpt. restart: start anew where OUT.ckpt holds the state of an earlier run,
     which is refused without either. keep_state: leave OUT.ckpt in place after the last epoch.
-    cache: folder of downloaded data sets.
+    cache: folder of downloaded data sets. form: width and input encoding of the backbone, and whether it is binary.
+    strategy: one of STRATEGIES, over which devices a batch is spread; what is computed is the same.
+    precision: one of PRECISIONS, in what the training steps compute. The model that is kept is float32.
+    teacher: a .keras file whose scores are learned too: (1 - w) cross-entropy + w T^2 KL at temperature T, with
+    w = distill_weight; None for both takes DISTILL_WEIGHT and TEMPERATURE.
     """
 
     backbone: str
@@ -54,11 +76,17 @@ class TrainConfig:
     restart: bool = False
     keep_state: bool = False
     cache: Path | None = None
+    form: Form = Form()
+    strategy: str = "none"
+    precision: str = "float32"
+    teacher: Path | None = None
+    distill_weight: float | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The files that were written, and how good the model is.
+    """The files that were written, and how good the model is. On workers other than the chief nothing was written.
 
     Accuracies are shares; they are those of `best_epoch`, counted from 1. seconds is the time of all epochs.
     """
@@ -71,10 +99,20 @@ class TrainResult:
     val_accuracy: float
     test_accuracy: float
     seconds: float
+    chief: bool = True
 
 
 def check(config: TrainConfig) -> None:
     """Raise UsageError for a request that no data could meet."""
+    _check_run(config)
+    _check_form(config.form)
+    _check_distillation(config)
+    for name, value, known in (("strategy", config.strategy, STRATEGIES), ("precision", config.precision, PRECISIONS)):
+        if value not in known:
+            raise UsageError(f"--{name} {value} is not known", fix=f"use {', '.join(known)}")
+
+
+def _check_run(config: TrainConfig) -> None:
     if config.backbone not in BACKBONE_NAMES:
         raise UsageError(f"there is no backbone {config.backbone!r}", fix=f"use {', '.join(BACKBONE_NAMES)}")
     if config.out.suffix != ".keras":
@@ -96,11 +134,42 @@ def check(config: TrainConfig) -> None:
                          fix="check the path of --init")
 
 
+def _check_form(form: Form) -> None:
+    if not 0 < form.width <= MOST_WIDTH:
+        raise UsageError(f"--width {form.width} is not between 0 and {MOST_WIDTH}",
+                         fix="give a factor of the channel counts, for example --width 0.5")
+    if form.input_encoding not in INPUT_ENCODINGS:
+        raise UsageError(f"--input-encoding {form.input_encoding} is not known",
+                         fix=f"use {', '.join(INPUT_ENCODINGS)}")
+
+
+def _check_distillation(config: TrainConfig) -> None:
+    chosen = {"--distill-weight": config.distill_weight, "--temperature": config.temperature}
+    given = [option for option, value in chosen.items() if value is not None]
+    if config.teacher is None:
+        if given:
+            raise UsageError(f"{given[0]} without a teacher", why="there is nothing to distill from",
+                             fix="give --teacher FILE.keras, or leave it out")
+        return
+    if not config.teacher.exists():
+        raise UsageError("there is no teacher", where=str(config.teacher), fix="check the path of --teacher")
+    weight, temperature = config.distill_weight, config.temperature
+    if weight is not None and not 0 < weight <= 1:
+        raise UsageError(f"--distill-weight {weight} is not a share", why="it is the teacher's part of the loss",
+                         fix="give more than 0, and at most 1")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise UsageError(f"--temperature {temperature} is not positive and finite", fix="give for example 4")
+
+
 def resolved(config: TrainConfig, data: Dataset) -> TrainConfig:
-    """Fill in what was left to choose: epochs and batch size."""
+    """Fill in what was left to choose: epochs and batch size, weight and temperature of a teacher."""
     small = len(data.x_train) < SMALL_SET
-    return replace(config, epochs=config.epochs or (SMALL_EPOCHS if small else EPOCHS),
-                   batch=config.batch or (SMALL_BATCH if small else BATCH))
+    config = replace(config, epochs=config.epochs or (SMALL_EPOCHS if small else EPOCHS),
+                     batch=config.batch or (SMALL_BATCH if small else BATCH))
+    if config.teacher is None:
+        return config
+    return replace(config, distill_weight=config.distill_weight or DISTILL_WEIGHT,
+                   temperature=config.temperature or TEMPERATURE)
 
 
 def trained_classes(config: TrainConfig, data: Dataset) -> tuple[int, ...]:
@@ -109,11 +178,18 @@ def trained_classes(config: TrainConfig, data: Dataset) -> tuple[int, ...]:
 
 
 def identity(config: TrainConfig, data: Dataset) -> dict[str, object]:
-    """What must be equal for two runs to be the same run, as JSON values."""
-    init = hashlib.sha256(config.init.read_bytes()).hexdigest() if config.init is not None else None
+    """What must be equal for two runs to be the same run, as JSON values.
+
+    The strategy is not in it: the recipe is the same on any number of devices, so that a run may go on where there
+    are more or fewer of them.
+    """
+    init, teacher = (hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else None
+                     for path in (config.init, config.teacher))
     return {"backbone": config.backbone, "data_sha256": data.sha256, "epochs": config.epochs,
             "batch": config.batch, "lr": config.lr, "seed": config.seed, "augment": config.augment,
-            "classes": list(config.classes) if config.classes is not None else None, "init": init}
+            "classes": list(config.classes) if config.classes is not None else None, "init": init,
+            **vars(config.form), "precision": config.precision, "teacher": teacher,
+            "distill_weight": config.distill_weight, "temperature": config.temperature}
 
 
 def command(config: TrainConfig) -> str:
@@ -126,4 +202,21 @@ def command(config: TrainConfig) -> str:
         parts.append("--no-augment")
     if config.init is not None:
         parts.append(f"--init {config.init.name}")
-    return " ".join([*parts, f"-o {config.out.name}"])
+    return " ".join([*parts, *_form_and_teacher(config), f"-o {config.out.name}"])
+
+
+def _form_and_teacher(config: TrainConfig) -> list[str]:
+    """Options that differ from the defaults. The strategy is none of them: it changes no result."""
+    form, parts = config.form, []
+    if form.width != 1:
+        parts.append(f"--width {form.width:g}")
+    if form.input_encoding != "none":
+        parts.append(f"--input-encoding {form.input_encoding}")
+    if form.float_weights:
+        parts.append("--float")
+    if config.precision != "float32":
+        parts.append(f"--precision {config.precision}")
+    if config.teacher is not None:
+        parts.append(f"--teacher {config.teacher.name} --distill-weight {config.distill_weight:g} "
+                     f"--temperature {config.temperature:g}")
+    return parts

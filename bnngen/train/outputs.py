@@ -32,19 +32,24 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip entry can bear
 def write_outputs(model: tf.keras.Model, state: RunState, config: TrainConfig, data: Dataset,
                   test_accuracy: float) -> TrainResult:
     """Write the model, whose weights are those of the best epoch, and the files beside it, as a set."""
-    best, out = state.best, config.out
-    result = TrainResult(model=out, meta=out.with_suffix(".meta.json"), log=out.with_suffix(".log.csv"),
-                         calibration=out.with_suffix(".calib.npz"), best_epoch=best.epoch,
-                         val_accuracy=best.val_accuracy, test_accuracy=test_accuracy,
-                         seconds=sum(e.seconds for e in state.log))
+    result, best = result_of(state, config, test_accuracy), state.best
     meta = _meta(config, data) | {"best_epoch": best.epoch, "val_accuracy": round(best.val_accuracy, 6),
                                   "test_accuracy": round(test_accuracy, 6)}
-    with _replaced([result.log, result.meta, result.calibration, out]) as (log, meta_part, sample, part):
+    with _replaced([result.log, result.meta, result.calibration, result.model]) as (log, meta_part, sample, part):
         write_log(state.log, log)
         meta_part.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         _write_calibration(data, sample)
         _write_model(model, part)
     return result
+
+
+def result_of(state: RunState, config: TrainConfig, test_accuracy: float) -> TrainResult:
+    """Return what a finished run has reached, and where its files stand."""
+    best, out = state.best, config.out
+    return TrainResult(model=out, meta=out.with_suffix(".meta.json"), log=out.with_suffix(".log.csv"),
+                       calibration=out.with_suffix(".calib.npz"), best_epoch=best.epoch,
+                       val_accuracy=best.val_accuracy, test_accuracy=test_accuracy,
+                       seconds=sum(e.seconds for e in state.log))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -80,17 +81,17 @@ def refuse_lost_state(file: Path) -> None:
                          f"{file.parent}, or choose another -o")
 
 
-def load_state(file: Path, identity: dict[str, object]) -> RunState:
-    """Read the state of the run `identity`.
+def load_state(file: Path, identity: dict[str, object], content: BinaryIO | None = None) -> RunState:
+    """Read the state of the run `identity`, from `content` where the file itself is another worker's.
 
     Raises UsageError where there is none, or it is another run's, and DataError where it cannot be read.
     """
-    if not file.exists():
+    if content is None and not file.exists():
         raise UsageError("there is no training run to resume", where=str(file),
                          why="the state is written after the first epoch and removed after the last",
                          fix="start without --resume")
     try:
-        header, group = _read(file)
+        header, group = _read(file) if content is None else _parsed(content)
         started, schema = header["identity"], header["schema"]
         log = [EpochLog(**line) for line in header["log"]]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
@@ -113,7 +114,12 @@ def damaged(file: Path, error: Exception) -> DataError:
 
 def _read(file: Path) -> tuple[dict, dict[str, list[np.ndarray]]]:
     # Opened here, because np.load leaves a file open that turns out to be no archive.
-    with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    with open(file, "rb") as stream:
+        return _parsed(stream)
+
+
+def _parsed(stream: BinaryIO) -> tuple[dict, dict[str, list[np.ndarray]]]:
+    with np.load(stream, allow_pickle=False) as archive:
         header = json.loads(archive["header"].tobytes())
         return header, {name: [archive[k] for k in sorted(archive.files) if k.startswith(f"{name}_")]
                         for name in ("weights", "optimizer", "best")}

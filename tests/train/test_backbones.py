@@ -12,7 +12,8 @@ tf = pytest.importorskip("tensorflow")
 larq = pytest.importorskip("larq")
 
 from bnngen.train.config import BACKBONE_NAMES  # noqa: E402
-from bnngen.train.models import BACKBONES  # noqa: E402
+from bnngen.train.layers import LearnedShift  # noqa: E402
+from bnngen.train.models import BACKBONES, build  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("default")]
 
@@ -41,19 +42,19 @@ def test_names_are_those_that_the_configuration_accepts() -> None:
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (16, 16, 1), (15, 17, 3)])
 @pytest.mark.parametrize("name", BACKBONE_NAMES)
 def test_every_backbone_takes_every_usual_shape(name: str, shape: tuple[int, int, int]) -> None:
-    model = BACKBONES[name](shape, 7)
+    model = build(name, shape, 7)
     scores = model(np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)).numpy()
     assert scores.shape == (2, 7) and np.allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert model.layers[-1].name == "scores" and model.layers[-2].name == "logits"
 
 
 def test_quicknet_nano_costs_about_15_million_macs() -> None:
-    assert macs(BACKBONES["quicknet-nano"]((32, 32, 3), 10)) == 14_640_384
+    assert macs(build("quicknet-nano", (32, 32, 3), 10)) == 14_640_384
 
 
 @pytest.mark.parametrize(("name", "pad"), [("quicknet-nano", 1.0), ("binary-chain", 0.0)])
 def test_binary_convolutions_are_same_padded_without_bias(name: str, pad: float) -> None:
-    model = BACKBONES[name]((16, 16, 1), 10)
+    model = build(name, (16, 16, 1), 10)
     binary = [layer for layer in model.layers if isinstance(layer, QuantConv2D)]
     assert len(binary) == {"quicknet-nano": 6, "binary-chain": 4}[name]
     for layer in binary:
@@ -63,15 +64,15 @@ def test_binary_convolutions_are_same_padded_without_bias(name: str, pad: float)
 
 def test_no_relu_stands_right_before_a_sign() -> None:
     """A tensor behind a ReLU has one sign only."""
-    for build in BACKBONES.values():
-        for layer in build((16, 16, 1), 10).layers:
+    for name in BACKBONES:
+        for layer in build(name, (16, 16, 1), 10).layers:
             if isinstance(layer, QuantConv2D):
                 (before,) = producers(layer)
-                assert isinstance(before, tf.keras.layers.BatchNormalization | tf.keras.layers.Add)
+                assert isinstance(before, tf.keras.layers.BatchNormalization | tf.keras.layers.Add | LearnedShift)
 
 
 def test_chain_has_nothing_but_batch_norm_between_its_convolutions() -> None:
-    model = BACKBONES["binary-chain"]((16, 16, 1), 10)
+    model = build("binary-chain", (16, 16, 1), 10)
     kinds = [type(layer).__name__ for layer in model.layers]
     assert kinds[1:3] == ["Conv2D", "BatchNormalization"]
     assert kinds[3:11] == ["QuantConv2D", "BatchNormalization"] * 4
@@ -79,7 +80,7 @@ def test_chain_has_nothing_but_batch_norm_between_its_convolutions() -> None:
 
 
 def test_saved_model_loads_and_stays_small(tmp_path: Path) -> None:
-    model = BACKBONES["quicknet-nano"]((32, 32, 3), 100)
+    model = build("quicknet-nano", (32, 32, 3), 100)
     file = tmp_path / "model.keras"
     model.save(file)
     assert file.stat().st_size <= 2_000_000

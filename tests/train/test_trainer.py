@@ -19,8 +19,9 @@ larq = pytest.importorskip("larq")
 from bnngen.data import load  # noqa: E402
 from bnngen.errors import DataError, TrainingInterrupted, UsageError  # noqa: E402
 from bnngen.train.config import BACKBONE_NAMES, TrainConfig, TrainResult, command  # noqa: E402
+from bnngen.train.run import learning_rate  # noqa: E402
 from bnngen.train.state import state_file  # noqa: E402
-from bnngen.train.trainer import learning_rate, train  # noqa: E402
+from bnngen.train.trainer import train  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("default")]  # TensorFlow 2.15 warns about itself
 
