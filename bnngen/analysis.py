@@ -82,7 +82,7 @@ def _cost(node: ir.Node, graph: ir.Graph) -> LayerCost:
         f"{source.dtype}{weights} -> {out.dtype}",
         macs if binary else 0,
         0 if binary else macs,
-        _weight_bytes(node),
+        _weight_bytes(node, out),
     )
 
 
@@ -92,7 +92,7 @@ def _macs(node: ir.Node, out: ir.Tensor) -> int:
     return node.weights.size if isinstance(node, ir.Dense) else 0
 
 
-def _weight_bytes(node: ir.Node) -> int:
+def _weight_bytes(node: ir.Node, out: ir.Tensor) -> int:
     total = 0
     if isinstance(node, ir.BinaryConv2D):
         k_h, k_w, c_in, c_out = node.weights.shape
@@ -101,9 +101,22 @@ def _weight_bytes(node: ir.Node) -> int:
         total += node.weights.size
     if isinstance(node, ir.Dense) and node.bias is not None:
         total += 4 * node.bias.size
-    rule = getattr(node, "epilogue", None)
+    if isinstance(node, ir.Unary) and node.table is not None:
+        total += node.table.size * (1 if out.dtype == ir.S8 else 2)
+    if isinstance(node, ir.Channels):
+        total += 4 * node.index.size
+    if isinstance(node, ir.Encode):
+        total += 2 * (node.source.size + node.value.size)
+    return total + _rule_bytes(getattr(node, "epilogue", None))
+
+
+def _rule_bytes(rule: ir.Epilogue | None) -> int:
     if isinstance(rule, ir.Affine):
-        total += (4 + 8) * rule.mult.size
+        return (4 + 8) * rule.mult.size
     if isinstance(rule, ir.Threshold):
-        total += 4 * rule.level.size
-    return total
+        return 4 * rule.level.size
+    if isinstance(rule, ir.Piecewise):
+        return 4 * rule.knot.size + _rule_bytes(rule.below) + _rule_bytes(rule.above)
+    if isinstance(rule, ir.Steps):
+        return 4 * rule.level.size + rule.down.size
+    return 0

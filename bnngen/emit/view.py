@@ -7,9 +7,20 @@ from dataclasses import dataclass
 
 from bnngen import __version__, ir
 from bnngen.emit.arrays import LINE, ArrayView, array_view
-from bnngen.lower.kernels import KERNELS
+from bnngen.lower.kernels import KERNELS, LIST
 from bnngen.lower.program import Arg, KernelCall, Program, value_bytes
-from bnngen.lower.shapes import ARITHMETIC_MACRO, NARROW, TYPE_MACRO, ConvShape, DenseShape, MapShape, PoolShape, Shape
+from bnngen.lower.shapes import (
+    ARITHMETIC_MACRO,
+    NARROW,
+    TYPE_MACRO,
+    ConvShape,
+    DenseShape,
+    MapShape,
+    MoveShape,
+    MulShape,
+    PoolShape,
+    Shape,
+)
 from bnngen.plan import Plan
 
 RUNTIME_ABI = 1  # BNN_RUNTIME_ABI of runtime_c/include/bnn/bnn.h; tests/unit/test_emit.py compares
@@ -17,10 +28,10 @@ RUNTIME_ABI = 1  # BNN_RUNTIME_ABI of runtime_c/include/bnn/bnn.h; tests/unit/te
 
 @dataclass(frozen=True)
 class InstanceView:
-    """A kernel for one shape: a static function of the generated file."""
+    """A kernel for one shape: a static function of the generated file. locals: the declarations in it."""
 
     signature: str
-    shape: str
+    locals: tuple[str, ...]
     call: str
 
 
@@ -116,7 +127,7 @@ def model_view(program: Program, plan: Plan, target: str) -> ModelView:
 
 def _score_count(program: Program) -> int:
     shape = program.segments["scores"][-1].shape
-    assert isinstance(shape, DenseShape)
+    assert isinstance(shape, DenseShape)  # of a dense layer or of the kernel scores
     return shape.out_c
 
 
@@ -143,24 +154,28 @@ def _instance_symbols(program: Program) -> dict[tuple[str, str, Shape], str]:
 
 
 def _instances(program: Program, symbols: dict[tuple[str, str, Shape], str]) -> tuple[InstanceView, ...]:
-    views = []
-    for (kernel, variant, shape), symbol in symbols.items():
-        params, args = [], ["&shape"]
-        for ctype, name in KERNELS[kernel].params:
-            pointer = ctype.endswith("*")
-            const = "const " if ctype.startswith("const ") else ""
-            opaque = pointer and ctype != "const bnn_affine *"  # arena and constants come as void pointers
-            params.append(f"{const}void *{name}" if opaque else f"{ctype}{'' if pointer else ' '}{name}")
-            args.append(f"({ctype}){name}" if opaque and "void" not in ctype else name)
-        args += ["0", str(shape.rows)]
-        views.append(
-            InstanceView(
-                wrap(f"BNN_OUTLINE void {symbol}(", params, ")"),
-                wrap(f"static const {shape.C_NAME} shape = {{", [shape_values(shape)], "};"),
-                wrap(f"bnn_{kernel}_{variant}(", args, ");", 4),
-            )
-        )
-    return tuple(views)
+    return tuple(_instance(*key, symbol) for key, symbol in symbols.items())
+
+
+def _instance(kernel: str, variant: str, shape: Shape, symbol: str) -> InstanceView:
+    params, args, table = [], ["&shape"], []
+    for ctype, name in KERNELS[kernel].params:
+        if (ctype, name) == LIST:
+            inputs = [f"in{i}" for i in range(shape.inputs)]
+            params += [f"const void *{item}" for item in inputs]
+            table = [wrap(f"const void *const {name}[] = {{", inputs, "};", 4)]
+            args.append(name)
+            continue
+        pointer = ctype.endswith("*")
+        const = "const " if ctype.startswith("const ") else ""
+        opaque = pointer and ctype != "const bnn_affine *"  # arena and constants come as void pointers
+        params.append(f"{const}void *{name}" if opaque else f"{ctype}{'' if pointer else ' '}{name}")
+        args.append(f"({ctype}){name}" if opaque and "void" not in ctype else name)
+    return InstanceView(
+        wrap(f"BNN_OUTLINE void {symbol}(", params, ")"),
+        (wrap(f"static const {shape.C_NAME} shape = {{", [shape_values(shape)], "};"), *table),
+        wrap(f"bnn_{kernel}_{variant}(", [*args, "0", str(shape.rows)], ");", 4),
+    )
 
 
 def wrap(head: str, items: list[str], tail: str, indent: int = 0) -> str:
@@ -177,7 +192,7 @@ def wrap(head: str, items: list[str], tail: str, indent: int = 0) -> str:
 
 def shape_values(shape: Shape) -> str:
     """Return the positional initialiser of the C struct, with macros where there are some."""
-    macros = {"in_type": TYPE_MACRO, "out_type": TYPE_MACRO, "arithmetic": ARITHMETIC_MACRO}
+    macros = dict.fromkeys(("in_type", "out_type", "a_type", "b_type"), TYPE_MACRO) | {"arithmetic": ARITHMETIC_MACRO}
     values = {name: getattr(shape, name) for name in shape.__dataclass_fields__}
     return ", ".join(macros[name][value] if name in macros else str(value) for name, value in values.items())
 
@@ -219,6 +234,12 @@ def title(call: KernelCall) -> str:
     elif isinstance(s, MapShape):
         source = "u8" if call.kernel == "quantize_input" else names[s.in_type]
         dims = f"[{s.rows},{s.width},{s.channels}] {source} -> {names[s.out_type]}"
+    elif isinstance(s, MulShape):
+        types = f"{names[s.a_type]} x {names[s.b_type]}{' of one pixel' if s.broadcast else ''} -> {names[s.out_type]}"
+        dims = f"[{s.rows},{s.width},{s.channels}] {types}"
+    elif isinstance(s, MoveShape):
+        source = "u8" if call.kernel in ("thermometer", "bitplanes") else names[s.in_type]
+        dims = f"[{s.rows},{s.width},{s.in_c}] {source} -> {s.out_c} channels"
     else:
         dims = f"[{s.in_c}] {names[s.in_type]} -> [{s.out_c}] s32"
     return f"{call.layer}: {call.kernel} {dims}".replace("*/", "* /")

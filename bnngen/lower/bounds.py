@@ -33,24 +33,36 @@ def tensor_ranges(graph: ir.Graph, unpack: ir.Unpack | None = None) -> dict[str,
     for node in graph.nodes:
         ranges[node.output] = _output_range(graph, node, ranges)
         if unpack is not None and node.output == unpack.output:
-            both = (unpack.low, unpack.high)
-            lo, hi = ranges[node.output]
-            ranges[node.output] = (
-                min(lo, *(int(v.min()) for v in both)),
-                max(hi, *(int(v.max()) for v in both)),
-            )
+            ranges[node.output] = _extremes(ranges[node.output], unpack.low, unpack.high)
     return ranges
+
+
+def _extremes(*arrays: np.ndarray | Range) -> Range:
+    """The smallest and the largest of all values."""
+    return min(int(np.min(v)) for v in arrays), max(int(np.max(v)) for v in arrays)
 
 
 def _output_range(graph: ir.Graph, node: ir.Node, ranges: dict[str, Range]) -> Range:
     epilogue = getattr(node, "epilogue", None)
     if isinstance(epilogue, ir.Affine):
         return epilogue.lo, epilogue.hi
+    if isinstance(epilogue, ir.Piecewise):
+        return epilogue.below.lo, epilogue.below.hi
+    if isinstance(epilogue, ir.Steps):
+        return epilogue.first, epilogue.first + epilogue.level.shape[-1]
+    sources = [ranges[name] for name in node.inputs]
     if isinstance(node, ir.Add):
-        (a_lo, a_hi), (b_lo, b_hi) = (ranges[name] for name in node.inputs)
+        (a_lo, a_hi), (b_lo, b_hi) = sources
         return max(a_lo + b_lo, node.lo), min(a_hi + b_hi, node.hi)
-    if isinstance(node, ir.MaxPool | ir.Flatten):
-        return ranges[node.inputs[0]]
+    if isinstance(node, ir.MaxPool | ir.Flatten | ir.Concat):
+        return min(lo for lo, _ in sources), max(hi for _, hi in sources)
+    if isinstance(node, ir.Channels):
+        zero = [(0, 0)] if (node.index < 0).any() else []
+        return min(lo for lo, _ in sources + zero), max(hi for _, hi in sources + zero)
+    if isinstance(node, ir.Unpack):
+        return _extremes(node.low, node.high)
+    if isinstance(node, ir.Unary) and node.table is not None:
+        return _extremes(node.table)
     dtype = graph.tensors[node.output].dtype
     return (-1, 1) if dtype == ir.BITS else ir.TYPE_RANGE[dtype]
 
@@ -61,13 +73,13 @@ def dot_range(node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarra
     weights: integers, output channel last. Raises ModelError when int32 is not enough.
     """
     lo, hi = min(source[0], 0), max(source[1], 0)
-    flat = weights.reshape(-1, weights.shape[-1]).astype(object)
-    positive = np.where(flat > 0, flat, 0).sum(axis=0)
-    negative = np.where(flat < 0, flat, 0).sum(axis=0)
+    flat = weights.reshape(-1, weights.shape[-1])
+    positive = [int(v) for v in np.maximum(flat, 0).sum(axis=0, dtype=np.int64)]  # int8 weights: far below 2^63
+    negative = [int(v) for v in np.minimum(flat, 0).sum(axis=0, dtype=np.int64)]
     offsets = [0] * flat.shape[1] if bias is None else [int(b) for b in bias]
     bounds = []
     for p, n, b in zip(positive, negative, offsets, strict=True):
-        smallest, largest = int(p * lo + n * hi), int(p * hi + n * lo)
+        smallest, largest = p * lo + n * hi, p * hi + n * lo
         bounds.append((smallest + min(b, 0), largest + max(b, 0)))
     _require_int32(node, bounds)
     return bounds
@@ -78,6 +90,12 @@ def sum_range(node: ir.Node, count: int, channels: int, source: Range) -> list[R
     bounds = [(count * min(source[0], 0), count * max(source[1], 0))] * channels
     _require_int32(node, bounds)
     return bounds
+
+
+def product_range(a: Range, b: Range) -> Range:
+    """Return the range of a product; that of two int16 is at most 2^30."""
+    corners = [x * y for x in a for y in b]
+    return min(corners), max(corners)
 
 
 def _require_int32(node: ir.Node, bounds: list[Range]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnngen.lower import pack
-from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, PoolShape, Shape, words
+from bnngen.lower.shapes import ConvShape, DenseShape, MapShape, MoveShape, MulShape, PoolShape, Shape, words
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Kernel:
     """What a kernel is called with. params: (C type, name) after the shape; pointers into the arena too.
 
     The C function is bnn_<name>_<variant> in kernels/<header>_<variant>.h; it takes the shape first and the row
-    range last. variants: the best first, "ref" last.
+    range last. A call has as many tensors for the parameter LIST as its shape has `inputs`. variants: the best first,
+    "ref" last.
     """
 
     name: str
@@ -75,6 +76,10 @@ LEVEL = ("const int32_t *", "level")
 SCRATCH = ("void *", "scratch")
 STREAM_IN, STREAM_OUT = ("const void *", "in"), ("void *", "out")
 BITS_IN, BITS_OUT = ("const uint32_t *", "in"), ("uint32_t *", "out")
+LIST = ("const void *const *", "inputs")
+COUNTS, INDEX = ("const int32_t *", "counts"), ("const int32_t *", "index")
+PIXELS, SCORES = ("const uint8_t *", "in"), ("int32_t *", "scores")
+ENCODE = (PIXELS, ("const int16_t *", "source"), ("const int16_t *", "value"), BITS_OUT)
 INT8_W, BITS_W = ("const int8_t *", "w"), ("const uint32_t *", "w")
 
 REF = Variant("ref")
@@ -106,7 +111,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("conv2d_sign", "conv2d", ConvShape, (STREAM_IN, INT8_W, LEVEL, BITS_OUT, SCRATCH), CONV_VARIANTS),
         Kernel("bconv2d", "bconv2d", ConvShape, (BITS_IN, BITS_W, AFFINE, STREAM_OUT, SCRATCH), BCONV_VARIANTS),
         Kernel("bconv2d_sign", "bconv2d", ConvShape, (BITS_IN, BITS_W, LEVEL, BITS_OUT, SCRATCH), BCONV_VARIANTS),
-        Kernel("quantize_input", "map", MapShape, (("const uint8_t *", "in"), AFFINE, STREAM_OUT), (REF,)),
+        Kernel("quantize_input", "map", MapShape, (PIXELS, AFFINE, STREAM_OUT), (REF,)),
         Kernel("requantize", "map", MapShape, (STREAM_IN, AFFINE, STREAM_OUT), (REF,)),
         Kernel("binarize", "map", MapShape, (STREAM_IN, LEVEL, ("const uint32_t *", "flip"), BITS_OUT), (REF,)),
         Kernel(
@@ -136,8 +141,34 @@ KERNELS: dict[str, Kernel] = {
             "dense",
             "dense",
             DenseShape,
-            (STREAM_IN, INT8_W, ("const int32_t *", "bias"), ("int32_t *", "scores")),
+            (STREAM_IN, INT8_W, ("const int32_t *", "bias"), SCORES),
             (DENSE_REF,),
         ),
+        Kernel("scores", "element", DenseShape, (STREAM_IN, AFFINE, SCORES), (REF,)),
+        Kernel(
+            "mul",
+            "element",
+            MulShape,
+            (("const void *", "a"), ("const void *", "b"), AFFINE, STREAM_OUT),
+            (REF,),
+        ),
+        Kernel(
+            "piecewise", "element", MapShape, (STREAM_IN, ("const int32_t *", "knot"), AFFINE, STREAM_OUT), (REF,)
+        ),
+        Kernel(
+            "steps",
+            "element",
+            MapShape,
+            (STREAM_IN, LEVEL, ("const int8_t *", "down"), ("int32_t", "cuts"), ("int32_t", "first"), STREAM_OUT),
+            (REF,),
+        ),
+        Kernel("lookup", "element", MapShape, (STREAM_IN, ("const void *", "table"), STREAM_OUT), (REF,)),
+        Kernel("concat", "move", MoveShape, (LIST, COUNTS, STREAM_OUT), (REF,)),
+        Kernel("bconcat", "move", MoveShape, (LIST, COUNTS, BITS_OUT), (REF,)),
+        Kernel("channels", "move", MoveShape, (STREAM_IN, INDEX, STREAM_OUT), (REF,)),
+        Kernel("bchannels", "move", MoveShape, (BITS_IN, INDEX, BITS_OUT), (REF,)),
+        Kernel("bflatten", "move", MoveShape, (BITS_IN, BITS_OUT), (REF,)),
+        Kernel("thermometer", "encode", MoveShape, ENCODE, (REF,)),
+        Kernel("bitplanes", "encode", MoveShape, ENCODE, (REF,)),
     )
 }

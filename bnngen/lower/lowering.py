@@ -101,11 +101,11 @@ def _features(graph: ir.Graph, parts: dict[str, list[ir.Node]]) -> str:
 
 def _check_output(graph: ir.Graph) -> None:
     last = graph.nodes[-1]
-    if not isinstance(last, ir.Dense) or last.output != graph.output:
+    if not isinstance(last, ir.Dense | ir.Scores) or last.output != graph.output:
         raise ModelError(
-            "the model does not end in a dense layer",
+            "the model does not end in scores",
             where=f"layer {last.name}",
-            why="scores are the int32 accumulators of a dense layer",
+            why="scores are the int32 accumulators of a dense layer, or a vector turned into int32",
         )
 
 
@@ -123,19 +123,11 @@ def _check_names(graph: ir.Graph) -> None:
 def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
     calls = []
     for node in nodes:
-        if isinstance(node, ir.Flatten):
-            source = ctx.tensors[node.inputs[0]]
-            if source.dtype == ir.BITS and len(source.shape) == 3 and source.channels % 32:
-                raise ModelError(
-                    "a binary map is flattened whose channels do not fill words",
-                    where=f"layer {node.name}",
-                    fix="use a multiple of 32 channels",
-                )
-            ctx.alias[node.output] = ctx.root(node.inputs[0])
-            continue
         if type(node) not in LOWERINGS:
             raise ModelError(f"{type(node).__name__} has no kernel", where=f"layer {node.name}")
-        calls.append(LOWERINGS[type(node)](ctx, node))
+        call = LOWERINGS[type(node)](ctx, node)
+        if call is not None:
+            calls.append(call)
     return calls
 
 

@@ -50,12 +50,13 @@ KEYWORDS = _words(
 # What follows bnn_ or BNN_, up to the next underscore, in the runtime and in what surrounds a model.
 RUNTIME_WORDS = _words(
     """
-    add affine align apb1 apb2 assert avgpool bconv2d binarize bits bmaxpool bnn box bss clamp cm4
-    cmd concat conv conv2d count crc32 data dense e fault features flash frame gather get head high
-    hsi inline isqrt kernel latent learn learner load map max maxpool min more narrow neon octet ok
-    outline pll pool popcount32 port protocol quad quantize random replay requantize round runtime
-    s16 s8 server smlad softmax stack static status stm32f4 store sxtb16 trace uart unpack wide
-    window word words x64
+    add affine align apb1 apb2 append assert avgpool bchannels bconcat bconv2d bflatten binarize
+    bitplanes bits bmaxpool bnn box bss channels clamp cm4 cmd concat conv conv2d count crc32 data
+    dense depthwise e element encode fault features flash frame gather get head high hsi inline isqrt kernel
+    latent learn learner load lookup map max maxpool min more move mul narrow neon octet ok outline
+    piecewise pll pool popcount32 port protocol quad quantize random replay requantize round runtime
+    s16 s8 scores server smlad softmax stack static status steps stm32f4 store sxtb16 thermometer
+    trace uart unpack wide window word words x64
     """
 )
 

@@ -171,7 +171,7 @@ def _hash_fields(digest: hashlib._Hash, item: object) -> None:
             array = np.ascontiguousarray(value)
             digest.update(f"{f.name} {array.dtype.str} {array.shape}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
-        elif isinstance(value, ir.Affine | ir.Threshold):
+        elif isinstance(value, ir.Epilogue):
             _hash_fields(digest, value)
         else:
             digest.update(f"{f.name} {value!r};".encode())

@@ -65,6 +65,7 @@ class PoolShape:
     pad_left: int
     dilation_h: int
     dilation_w: int
+    denominator: int
     in_type: int
     out_type: int
     arithmetic: int = 0
@@ -89,10 +90,37 @@ class MapShape:
 
 
 @dataclass(frozen=True)
+class MulShape:
+    rows: int
+    width: int
+    channels: int
+    a_type: int
+    b_type: int
+    broadcast: int
+    out_type: int
+    arithmetic: int = 0
+
+    C_NAME = "bnn_mul_shape"
+
+
+@dataclass(frozen=True)
+class MoveShape:
+    rows: int
+    width: int
+    in_c: int
+    out_c: int
+    inputs: int
+    in_type: int
+
+    C_NAME = "bnn_move_shape"
+
+
+@dataclass(frozen=True)
 class DenseShape:
     in_c: int
     out_c: int
     in_type: int
+    arithmetic: int = 0
 
     C_NAME = "bnn_dense_shape"
 
@@ -101,4 +129,4 @@ class DenseShape:
         return self.out_c
 
 
-Shape = ConvShape | PoolShape | MapShape | DenseShape
+Shape = ConvShape | PoolShape | MapShape | MulShape | MoveShape | DenseShape

@@ -18,7 +18,7 @@ from bnngen.emit import emit_project
 from bnngen.lower import Program, lower
 from bnngen.plan import make_plan
 from bnngen.targets import load_target
-from tests.golden import tiny
+from tests.golden import tiny, wide
 from tests.kernels import harness
 
 TRACE, LATENT, EXIT = 2, 3, 12
@@ -78,6 +78,13 @@ def compare(made: tuple, target: str, kernels: str, folder: Path) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_layer_equals_the_interpreter(target, kernels, tmp_path):
     compare(tiny.everything(), target, kernels, tmp_path / "project")
+
+
+@pytest.mark.parametrize("kernels", ["auto", "ref"])
+@pytest.mark.parametrize("graph", [wide.bits_first, wide.elements], ids=["bits_first", "elements"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_newer_ops_equal_the_interpreter(target, graph, kernels, tmp_path):
+    compare((graph(), None), target, kernels, tmp_path / "project")
 
 
 @pytest.mark.parametrize(("seed", "target"), [(1, "host"), (2, "host"), (3, "rpi4"), (4, "stm32f405")])

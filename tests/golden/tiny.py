@@ -24,7 +24,10 @@ class Builder:
         self.tensors[node.output] = ir.Tensor(node.output, shape, dtype, 1.0)
         return node.output
 
-    def shape(self, source: str, window: ir.Window, channels: int) -> tuple[int, int, int]:
+    def shape(self, source: str, window: ir.Window, channels: int) -> tuple[int, ...]:
+        """What a window makes of a map; a vector stays one."""
+        if len(self.tensors[source].shape) == 1:
+            return (channels,)
         return (*window.output_size(*self.tensors[source].shape[:2]), channels)
 
     def affine(self, channels: int, spread: float, dtype: str, relu: bool = False) -> ir.Affine:

@@ -6,7 +6,7 @@ Maps are int64 [H, W, C]; binary ones hold +1 and -1. Weights are [k_h, k_w, c_i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,6 +81,40 @@ def max_pool(s: PoolShape, x: Array) -> Array:
 def sum_pool(s: PoolShape, x: Array) -> Array:
     """Sum over the window."""
     return np.array([[_pool_window(s, x, y, i).sum(axis=0) for i in range(s.out_w)] for y in range(s.out_h)])
+
+
+def pool_counts(s: PoolShape) -> Array:
+    """Positions of each window inside the image, [out_h, out_w, 1]."""
+    ones = np.ones((s.in_h, s.in_w, 1), np.int64)
+    return sum_pool(s, ones)
+
+
+def piecewise(x: Array, knot: Array, both: Affine) -> Array:
+    """`both` has the rules below the knot, then those from it on."""
+    c = len(knot)
+    below, above = (replace(both, mult=both.mult[half], bias=both.bias[half]) for half in (slice(c), slice(c, None)))
+    return np.where(x < knot, affine(x, below), affine(x, above))
+
+
+def steps(x: Array, level: Array, down: Array, first: int) -> Array:
+    """Count the cuts passed, one element after the other."""
+    out = np.empty(x.shape, np.int64)
+    for index in np.ndindex(x.shape):
+        value, c = x[index], index[-1]
+        out[index] = first + sum(bool(value < cut if down[c] else value >= cut) for cut in level[c])
+    return out
+
+
+def lookup(x: Array, table: Array) -> Array:
+    """256 entries: one for each int8. 257: the line between two entries, rounded to nearest, ties up."""
+    if len(table) == 256:
+        return table[x + 128]
+    out = np.empty(x.shape, np.int64)
+    for index in np.ndindex(x.shape):
+        i, f = divmod(int(x[index]) + 32768, 256)
+        left, right = int(table[i]), int(table[i + 1])
+        out[index] = left + ((right - left) * f + 128) // 256
+    return out
 
 
 def to_memory(values: Array, kind: str) -> bytes:

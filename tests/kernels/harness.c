@@ -109,6 +109,16 @@ const void *harness_take(void)
     return b->data;
 }
 
+const void *const *harness_list(int32_t inputs)
+{
+    static const void *list[BLOCKS];
+
+    for (int32_t i = 0; i < inputs; i++) {
+        list[i] = harness_take();
+    }
+    return list;
+}
+
 void *harness_blank(void)
 {
     const uint32_t bytes = (uint32_t)harness_int();

@@ -24,6 +24,7 @@ void harness_get(void *to, size_t bytes);
 int32_t harness_int(void);
 harness_rows harness_get_rows(void);
 const void *harness_take(void);   /* input: bytes, data */
+const void *const *harness_list(int32_t inputs);   /* inputs, one after the other; valid until the next list */
 void *harness_blank(void);        /* output: bytes, index of the input to share memory with, or -1 */
 void *harness_scratch(void);      /* bytes; NULL for 0 */
 bnn_affine harness_affine(int32_t arithmetic);

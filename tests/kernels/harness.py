@@ -17,7 +17,7 @@ import numpy as np
 
 from bnngen import resources
 from bnngen.emit.render import environment
-from bnngen.lower.kernels import KERNELS, Kernel, Variant
+from bnngen.lower.kernels import KERNELS, LIST, Kernel, Variant
 from bnngen.lower.shapes import NARROW
 from bnngen.targets import load_target
 from tests.kernels.cases import Case
@@ -91,6 +91,8 @@ def _argument(ctype: str, name: str) -> tuple[str, str]:
         return ctype, "harness_int()"
     if name == "scratch":
         return ctype, "harness_scratch()"
+    if (ctype, name) == LIST:
+        return ctype, "harness_list(s.inputs)"
     call = "harness_take()" if ctype.startswith("const") else "harness_blank()"
     return ctype, f"({ctype}){call}"
 
@@ -149,6 +151,8 @@ class Call:
                 parts.append(struct.pack("<i", self.variant.scratch(shape)))
             elif ctype == "const bnn_affine *":
                 parts.append(_affine_bytes(self.case.affine, shape.arithmetic))
+            elif (ctype, name) == LIST:
+                parts += [_block(data) for data in self.case.args[name]]
             elif not ctype.endswith("*"):
                 parts.append(struct.pack("<i", self.case.args[name]))
             elif ctype.startswith("const"):

@@ -10,7 +10,8 @@ import pytest
 
 from bnngen import resources
 
-KERNELS = ("map_ref.h", "pool_ref.h", "dense_ref.h", "conv2d_ref.h", "bconv2d_ref.h", "bconv2d_x64.h")
+NAMES = "map_ref pool_ref dense_ref element_ref move_ref encode_ref conv2d_ref bconv2d_ref bconv2d_x64"
+KERNELS = tuple(f"{name}.h" for name in NAMES.split())
 WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror", "-Wno-unused-function"]
 
 

@@ -14,14 +14,16 @@ import pytest
 from bnngen import resources
 from bnngen.lower.kernels import KERNELS
 from tests.kernels import harness
-from tests.kernels.cases import Case, all_cases
+from tests.kernels.cases import Case, binary_cases, dense_cases, integer_cases, map_cases, pool_cases
+from tests.kernels.element_cases import element_cases, move_cases
 
 STATUS = {1: "changed an input", 2: "wrote outside its buffers", 3: "changed an input and wrote outside"}
 
 
 @pytest.fixture(scope="session")
 def cases() -> list[Case]:
-    return all_cases()
+    made = (binary_cases, integer_cases, pool_cases, map_cases, dense_cases, element_cases, move_cases)
+    return [case for cases_of in made for case in cases_of()]
 
 
 @pytest.fixture(scope="session", params=harness.PLATFORMS, ids=lambda platform: platform.name)

@@ -19,8 +19,8 @@ from bnngen.lower.layers import LOWERINGS
 from bnngen.lower.names import HEADER_WORDS, RUNTIME_WORDS, c_name, model_name
 from bnngen.lower.program import graph_hash
 from bnngen.lower.select import choose
-from bnngen.lower.shapes import HIGH, NARROW, WIDE, ConvShape, DenseShape, MapShape, PoolShape
-from tests.golden import tiny
+from bnngen.lower.shapes import HIGH, NARROW, WIDE, ConvShape, DenseShape, MapShape, MoveShape, MulShape, PoolShape
+from tests.golden import tiny, wide
 
 NODE = ir.Node("layer", ("x",), "y")
 
@@ -33,7 +33,7 @@ def exchanged(graph: ir.Graph, old: ir.Node, new: ir.Node) -> ir.Graph:
 # ---------------------------------------------------------------------------------------- agreement with C
 
 
-@pytest.mark.parametrize("shape", [ConvShape, PoolShape, MapShape, DenseShape])
+@pytest.mark.parametrize("shape", [ConvShape, PoolShape, MapShape, MulShape, MoveShape, DenseShape])
 def test_shapes_have_the_fields_of_the_c_struct(shape):
     header = (resources.runtime() / "include/bnn/kernel.h").read_text(encoding="utf-8")
     body = re.search(r"typedef struct \{([^}]*)\} " + shape.C_NAME + ";", header).group(1)
@@ -68,8 +68,8 @@ def test_the_readme_lists_every_variant():
 
 def test_every_integer_op_is_lowered():
     graph, latent = tiny.everything()
-    used = {type(node) for node in (*graph.nodes, *latent)}
-    assert used | {ir.GlobalAveragePool} == set(LOWERINGS) | {ir.Flatten}
+    used = {type(node) for node in (*graph.nodes, *latent, *wide.bits_first().nodes, *wide.elements().nodes)}
+    assert used == set(LOWERINGS)
 
 
 # ------------------------------------------------------------------------------------------------ segments
@@ -269,12 +269,14 @@ def test_a_sign_behind_a_sum_that_fills_int32_is_refused():
     bounds.require_room_above(NODE, [(lo, hi - 1) for lo, hi in reach])
 
 
-def test_average_pooling_with_padding_is_refused():
+@pytest.mark.parametrize("denominator", [0, -4, 1, 3])
+def test_the_denominator_of_a_padded_average_has_to_go_into_every_window(denominator):
     graph, latent = tiny.everything()
     node = next(graph.of_type(ir.AveragePool))
-    padded = replace(node, window=ir.Window((2, 2), (1, 1), (1, 0, 0, 0)))
-    with pytest.raises(ModelError, match="padding"):
+    padded = replace(node, window=ir.Window((2, 2), (1, 1), (1, 1, 0, 0)), denominator=denominator)
+    with pytest.raises(ModelError, match="not a multiple of all window sizes") as caught:
         lower(exchanged(graph, node, padded), latent=latent)
+    assert "average" in caught.value.where
 
 
 def test_a_pooling_window_in_the_padding_is_refused():

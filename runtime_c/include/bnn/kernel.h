@@ -35,7 +35,8 @@ typedef struct {
     int32_t arithmetic;
 } bnn_conv_shape;
 
-/* Geometry of a pooling window, channel by channel. */
+/* Geometry of a pooling window, channel by channel. `denominator` is for avgpool with padding: a common multiple of the
+ * numbers of positions inside the image; 0 without padding. */
 typedef struct {
     int32_t in_h, in_w, channels;
     int32_t out_h, out_w;
@@ -43,6 +44,7 @@ typedef struct {
     int32_t stride_h, stride_w;
     int32_t pad_top, pad_left;
     int32_t dilation_h, dilation_w;
+    int32_t denominator;
     int32_t in_type, out_type;
     int32_t arithmetic;
 } bnn_pool_shape;
@@ -54,9 +56,28 @@ typedef struct {
     int32_t arithmetic;
 } bnn_map_shape;
 
+/* A product of two streams. `broadcast`: b is a vector, the same for every pixel. */
+typedef struct {
+    int32_t rows, width, channels;
+    int32_t a_type, b_type;
+    int32_t broadcast;
+    int32_t out_type;
+    int32_t arithmetic;
+} bnn_mul_shape;
+
+/* An operation that moves channels inside each pixel. `inputs`: how many tensors it reads. */
+typedef struct {
+    int32_t rows, width;
+    int32_t in_c, out_c;
+    int32_t inputs;
+    int32_t in_type;
+} bnn_move_shape;
+
+/* Of the layer that gives the scores; `arithmetic` is for the kernel scores, which has an affine. */
 typedef struct {
     int32_t in_c, out_c;
     int32_t in_type;
+    int32_t arithmetic;
 } bnn_dense_shape;
 
 /* q = clamp((clamp(acc, acc_lo, acc_hi) * mult[c] + bias[c]) >> shift, lo, hi): docs/numerics.md, "Affine".
@@ -142,6 +163,19 @@ BNN_INLINE uint32_t bnn_bits(const uint32_t *words, int32_t first, int32_t count
         v |= words[word + 1] << (32 - bit);
     }
     return count == 32 ? v : v & ((1u << count) - 1u);
+}
+
+/* Appends `count` (1..32) bits, the others being 0, behind the first `at` bits of packed words. What lies behind the
+ * appended bits in their last word becomes 0, so that words need no clearing. */
+BNN_INLINE void bnn_append_bits(uint32_t *words, int32_t at, uint32_t bits, int32_t count)
+{
+    const int32_t word = at / 32;
+    const int32_t bit = at % 32;
+
+    words[word] = bit == 0 ? bits : words[word] | bits << bit;
+    if (bit + count > 32) {
+        words[word + 1] = bits >> (32 - bit);
+    }
 }
 
 #endif

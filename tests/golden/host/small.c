@@ -49,14 +49,14 @@ BNN_OUTLINE void k4_add_ref(const void *a, const void *b, int32_t lo, int32_t hi
 
 BNN_OUTLINE void k5_avgpool_ref(const void *in, const bnn_affine *affine, void *out)
 {
-    static const bnn_pool_shape shape = {4, 4, 2, 1, 1, 4, 4, 1, 1, 0, 0, 1, 1, BNN_S8, BNN_S8, BNN_NARROW};
+    static const bnn_pool_shape shape = {4, 4, 2, 1, 1, 4, 4, 1, 1, 0, 0, 1, 1, 0, BNN_S8, BNN_S8, BNN_NARROW};
 
     bnn_avgpool_ref(&shape, in, affine, out, 0, 1);
 }
 
 BNN_OUTLINE void k6_dense_ref(const void *in, const void *w, const void *bias, void *scores)
 {
-    static const bnn_dense_shape shape = {2, 3, BNN_S8};
+    static const bnn_dense_shape shape = {2, 3, BNN_S8, BNN_WIDE};
 
     bnn_dense_ref(&shape, in, (const int8_t *)w, (const int32_t *)bias, (int32_t *)scores, 0, 3);
 }
