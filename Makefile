@@ -37,7 +37,7 @@ lint: install-test  ## ruff over everything
 
 install: $(VENV)/stamp-tools $(VENV)/stamp-python  ## compilers, emulators and Python packages
 
-install-test: $(VENV)/stamp-tools-test $(VENV)/stamp-python  ## the same, and what only the tests need
+install-test: $(VENV)/stamp-tools-test $(VENV)/stamp-python $(VENV)/stamp-peers  ## the same, and what only the tests need
 
 # $(call install_missing,needs,why): install the packages whose program or file is not there.
 define install_missing
@@ -83,6 +83,14 @@ $(VENV)/stamp-python: $(VENV)/pyvenv.cfg pyproject.toml
 	@start=$$SECONDS; \
 	echo "installing Python packages into $(VENV): TensorFlow and Larq to train, ONNX to export, pytest to test"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[train,dev]'; \
+	echo "installed in $$((SECONDS - start)) s"
+	@touch $@
+
+$(VENV)/stamp-peers: $(VENV)/stamp-python tests/peers.txt
+	@start=$$SECONDS; \
+	echo "installing what bnngen is compared with into $(VENV)/peers: larq-compute-engine, larq-zoo"; \
+	rm -rf $(VENV)/peers; \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers -r tests/peers.txt; \
 	echo "installed in $$((SECONDS - start)) s"
 	@touch $@
 
