@@ -44,8 +44,7 @@ class Run:
         self.config, self.team, self.teacher = config, team, teacher
         self.file = state_file(config.out)
         self.augmentation = augmentation_for(data.shape) if config.augment else NO_AUGMENTATION
-        with team.strategy.scope():
-            self._build(data)
+        self._build(data)
         self.state = RunState(identity(config, data))
         if config.resume:
             self._continue(self._saved_state())
@@ -56,17 +55,18 @@ class Run:
     def _build(self, data: Dataset) -> None:
         config, ids = self.config, trained_classes(self.config, data)
         size = (config.backbone, data.shape, len(ids), config.form)
-        with policy(config.precision):
+        with self.team.strategy.scope(), policy(config.precision):
             self.trained = build(*size, sync=self.team.replicas > 1)
             self.optimizer = tf.keras.optimizers.Adam(config.lr, jit_compile=False)
             if config.precision == "mixed_float16":
                 self.optimizer = tf.keras.mixed_precision.LossScaleOptimizer(self.optimizer)
-        if config.init is not None:
-            _start_from(self.trained, config.init)
-        self.optimizer.build(self.trained.trainable_variables)
+            if config.init is not None:
+                _start_from(self.trained, config.init)
+            self.optimizer.build(self.trained.trainable_variables)
         if self.teacher is not None:  # both outputs: the loss needs the scores before softmax as well
             logits = self.trained.get_layer("logits").output
             self._outputs = tf.keras.Model(self.trained.input, [self.trained.output, logits])
+        # Outside the scope: what it holds must be readable by one worker alone.
         plain = self.team.replicas == 1 and config.precision == "float32"
         self.model = self.trained if plain else build(*size)
 
