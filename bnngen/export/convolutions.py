@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conv2D, QuantConv2D, Dense and QuantDense as ONNX nodes."""
+"""Every convolution and dense layer of Keras and Larq as ONNX nodes.
+
+Whatever the layer's class, it is one `Convolution` (two, where it is separable). Where inputs and kernel have two
+values each it becomes a BinaryConv2D, otherwise a Conv or a Gemm with the kernel's values as Larq computes them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
-import larq
 import numpy as np
 import tensorflow as tf
 
-from bnngen.export.builder import BINARY_CONV, NO_PADS, SIGN, Step, Value
-from bnngen.export.site import SCALED_SIGN, SIGN_NAMES, Site, is_sign, quantizer_name
+from bnngen.export.activations import activate, finish, is_sign
+from bnngen.export.builder import BINARY_CONV, NO_PADS, Step, Value
+from bnngen.export.quantizers import kernel_values, signs_and_scale
+from bnngen.export.site import Site, affine, with_zeros
 
 Pads = tuple[int, int, int, int]
-BOTH_BINARY = "a convolution is either binary, inputs and weights, or real-valued"
+Pair = tuple[int, int]
 
 
 def same_pads(
@@ -36,171 +42,202 @@ def same_pads(
     return (*before, *after)
 
 
-def conv2d(site: Site, values: list[Value]) -> Value:
-    """A Conv2D, or a QuantConv2D; it takes the zero padding of a ZeroPadding2D in front of it."""
-    site.channels_last()
-    (value,) = values
+def pair(numbers: Any, spare: int = 1) -> Pair:
+    """Return (along the height, along the width) of a window's numbers; a sequence has one, its width `spare`."""
+    numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
+    return (*numbers, spare)[:2]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a layer computes. kernel: [k_h, k_w, c_in / groups, c_out] as the layer computes with it.
+
+    quantized: the kernel has a quantizer. pad_values: what Larq's "same" padding reads outside.
+    """
+
+    kernel: np.ndarray
+    quantized: bool
+    strides: Pair = (1, 1)
+    dilations: Pair = (1, 1)
+    groups: int = 1
+    padding: str = "valid"
+    pad_values: float = 0.0
+    bias: np.ndarray | None = None
+    input_quantizer: Any = None
+    activation: Any = None
+
+    def own_pads(self, size: tuple[int, ...]) -> Pads:
+        """Return the layer's own padding of a map of that size."""
+        if self.padding == "same":
+            return same_pads(size, self.kernel.shape[:2], self.strides, self.dilations)
+        if self.padding == "causal":
+            return (self.dilations[0] * (self.kernel.shape[0] - 1), 0, 0, 0)
+        return NO_PADS
+
+
+# ---------------------------------------------------------------------------------------------- layers
+
+
+def conv(site: Site, values: list[Value]) -> Value:
+    """Conv1D, Conv2D and Larq's; they take the zero padding of a ZeroPadding2D in front of them."""
+    kernel = kernel_values(site, site.layer.kernel, getattr(site.layer, "kernel_quantizer", None))
+    quantized = getattr(site.layer, "kernel_quantizer", None) is not None
+    return convolve(site, values[0], _convolution(site, _as_image(kernel), quantized))
+
+
+def depthwise(site: Site, values: list[Value]) -> Value:
+    """DepthwiseConv1D, DepthwiseConv2D and Larq's."""
+    return convolve(site, values[0], _depthwise(site))
+
+
+def separable(site: Site, values: list[Value]) -> Value:
+    """SeparableConv1D, SeparableConv2D and Larq's: depthwise, then 1x1."""
     layer = site.layer
-    input_quantizer = getattr(layer, "input_quantizer", None)
-    kernel_quantizer = getattr(layer, "kernel_quantizer", None)
-    if _is_binary(site, value, input_quantizer, kernel_quantizer):
-        return _binary_conv2d(site, value)
-    pads, fill = _conv_pads(site, value, 0.0)
-    if fill:
-        raise site.error(
-            "a real-valued convolution is padded with 1",
-            why="outside a real-valued map is 0",
-            fix="leave pad_values out, or quantize the layer's inputs and weights",
-        )
-    kernel = site.weight(layer.kernel, "kernel").transpose(3, 2, 0, 1)
-    constants = [("kernel", kernel)]
-    if layer.use_bias:
-        constants.append(("bias", site.weight(layer.bias, "bias")))
-    step = Step("", "Conv", tuple(constants), _geometry(layer, pads))
-    return site.emit(values, [step, *site.activation(layer.activation)])
-
-
-def _binary_conv2d(site: Site, value: Value) -> Value:
-    layer = site.layer
-    # Zeros in front of a sign become +1; around a map that is binary already they stay 0.
-    pads, fill = _conv_pads(site, value, 0.0 if value.binary else 1.0)
-    signs, scale = _binary_kernel(site)
-    convolution = Step(
-        "",
-        BINARY_CONV,
-        (("kernel", signs.transpose(3, 2, 0, 1)),),
-        {**_geometry(layer, pads), "pad_value": fill},
-    )
-    return site.emit([value], [*_sign(value), convolution, *_behind(site, scale)])
-
-
-def quant_dense(site: Site, values: list[Value]) -> Value:
-    """A binary dense layer on a flattened map: a binary convolution whose window is the whole map."""
-    (value,) = values
-    layer = site.layer
-    if not _is_binary(site, value, layer.input_quantizer, layer.kernel_quantizer):
-        return _gemm(site, site.builder.vector(value))
-    if not value.is_map:
-        raise site.error(
-            "a QuantDense layer is supported only behind Flatten, a global maximum or a QuantDense",
-            why="it is computed as a binary convolution over a map",
-            fix="in front of it, replace GlobalAveragePooling2D by AveragePooling2D and Flatten, and Dense "
-            "by a 1x1 Conv2D and Flatten",
-        )
-    signs, scale = _binary_kernel(site)
-    kernel = signs.reshape(*value.shape, -1).transpose(3, 2, 0, 1)
-    attributes = {"pads": NO_PADS, "strides": (1, 1), "dilations": (1, 1), "group": 1, "pad_value": 1.0}
-    convolution = Step("", BINARY_CONV, (("kernel", kernel),), attributes)
-    return site.emit([value], [*_sign(value), convolution, *_behind(site, scale)], (1, 1, len(kernel)))
+    first = replace(_depthwise(site), bias=None, activation=None)
+    size = _map_size(values[0], first)
+    middle = convolve(site.inner("depthwise", (*size, first.kernel.shape[3])), values[0], first)
+    quantizer = getattr(layer, "pointwise_quantizer", None)
+    kernel = _as_image(kernel_values(site, layer.pointwise_kernel, quantizer, "pointwise kernel"))
+    second = Convolution(kernel, quantizer is not None, bias=_bias(site), activation=layer.activation)
+    return convolve(site, middle, second)
 
 
 def dense(site: Site, values: list[Value]) -> Value:
-    """A Dense layer on a vector."""
-    return _gemm(site, values[0])
+    """Dense and QuantDense: on a vector, or for each pixel of a map."""
+    layer, (value,) = site.layer, values
+    quantizer = getattr(layer, "kernel_quantizer", None)
+    kernel = kernel_values(site, layer.kernel, quantizer)
+    what = Convolution(
+        kernel[None, None], quantizer is not None, bias=_bias(site),
+        input_quantizer=getattr(layer, "input_quantizer", None), activation=layer.activation,
+    )  # fmt: skip
+    if value.is_map and not value.flat:
+        return convolve(site, value, what)
+    value = quantize_input(site, value, what.input_quantizer)
+    if value.binary and what.quantized and signs_and_scale(kernel):
+        value = replace(site.builder.point(value), flat="")
+        window = replace(what, kernel=kernel.reshape(*value.shape, -1), input_quantizer=None)
+        return convolve(site, value, window, (1, 1, kernel.shape[1]))
+    constants = [("kernel", kernel)] + ([] if what.bias is None else [("bias", what.bias)])
+    return finish(site, [site.builder.vector(value)], [Step("", "Gemm", tuple(constants))], layer.activation)
 
 
-def _gemm(site: Site, value: Value) -> Value:
-    if value.is_map:
-        raise site.error(
-            f"a Dense layer on a map {list(value.shape)} is not supported",
-            fix="put Flatten or GlobalAveragePooling2D in front of it, or use a 1x1 Conv2D",
-        )
-    if value.binary:
-        raise site.error(
-            "a Dense layer with real weights reads a binary tensor",
-            why=BOTH_BINARY,
-            fix="use larq.layers.QuantDense with both quantizers, or leave the sign out",
-        )
-    constants = [("kernel", site.weight(site.layer.kernel, "kernel"))]
-    if site.layer.use_bias:
-        constants.append(("bias", site.weight(site.layer.bias, "bias")))
-    return site.emit([value], [Step("", "Gemm", tuple(constants)), *site.activation(site.layer.activation)])
+def _convolution(site: Site, kernel: np.ndarray, quantized: bool) -> Convolution:
+    layer = site.layer
+    return Convolution(
+        kernel,
+        quantized,
+        pair(layer.strides),
+        pair(layer.dilation_rate),
+        getattr(layer, "groups", 1),
+        layer.padding,
+        float(tf.keras.backend.get_value(getattr(layer, "pad_values", 0.0))),
+        _bias(site),
+        getattr(layer, "input_quantizer", None),
+        layer.activation,
+    )
 
 
-# ----------------------------------------------------------------------------------------- quantizers
+def _depthwise(site: Site) -> Convolution:
+    """[k_h, k_w, C, M] becomes C groups of M filters: output channel c * M + m."""
+    quantizer = getattr(site.layer, "depthwise_quantizer", None)
+    kernel = _as_image(kernel_values(site, site.layer.depthwise_kernel, quantizer, "depthwise kernel"))
+    height, width, channels, multiplier = kernel.shape
+    grouped = kernel.reshape(height, width, 1, channels * multiplier)
+    return replace(_convolution(site, grouped, quantizer is not None), groups=channels)
 
 
-def _is_binary(site: Site, value: Value, input_quantizer: Any, kernel_quantizer: Any) -> bool:
-    """True for a binary layer, False for a real-valued one. Raises ModelError for a mixture."""
-    for what, quantizer in (("input", input_quantizer), ("kernel", kernel_quantizer)):
-        known = quantizer is None or is_sign(quantizer) or (what == "kernel" and isinstance(quantizer, SCALED_SIGN))
-        if not known:
-            names = SIGN_NAMES + (", magnitude_aware_sign" if what == "kernel" else "")
-            raise site.error(
-                f"{what} quantizer {quantizer_name(quantizer)} is not supported",
-                why="values of one bit, +1 and -1, are what targets compute with",
-                fix=f"train with one of {names}",
-            )
-    binary_input = value.binary or input_quantizer is not None
-    if binary_input != (kernel_quantizer is not None):
-        present, absent = ("inputs", "kernel_quantizer") if binary_input else ("weights", "input_quantizer")
-        raise site.error(
-            f"only the layer's {present} are binary",
-            why=BOTH_BINARY,
-            fix=f"set {absent} as well, or neither of the two, and train again",
-        )
-    return binary_input
+def _as_image(kernel: np.ndarray) -> np.ndarray:
+    """Return the kernel of a sequence, [k, c_in, c_out], as one of width 1."""
+    return kernel if kernel.ndim == 4 else kernel[:, None]
 
 
-def _binary_kernel(site: Site) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the kernel's signs, int8, and its scale [c_out] (None where it is 1), as Larq computes them."""
-    latent = site.weight(site.layer.kernel, "kernel")
-    signs = larq.math.sign(tf.constant(latent)).numpy().astype(np.int8)
-    if not isinstance(site.layer.kernel_quantizer, SCALED_SIGN):
-        return signs, None
-    axes = list(range(latent.ndim - 1))
-    return signs, tf.reduce_mean(tf.abs(tf.constant(latent)), axis=axes).numpy()
+def _bias(site: Site) -> np.ndarray | None:
+    return site.weight(site.layer.bias, "bias") if site.layer.use_bias else None
 
 
-def _sign(value: Value) -> list[Step]:
-    return [] if value.binary else [Step("sign", SIGN)]
+# ----------------------------------------------------------------------------------------- the one form
 
 
-def _behind(site: Site, scale: np.ndarray | None) -> list[Step]:
-    """Return the nodes behind a binary convolution: kernel scale, bias (unless it is 0), activation."""
-    steps = []
+def convolve(site: Site, value: Value, what: Convolution, shape: tuple[int, ...] | None = None) -> Value:
+    """Append a convolution with everything around it: quantizer, padding, bias, activation."""
+    site.channels_last()
+    value, pads, fill = _padding(site, value, what)
+    value = quantize_input(site, value, what.input_quantizer)
+    binary = signs_and_scale(what.kernel) if value.binary and what.quantized else None
+    if binary and (fill in (0.0, 1.0) or not any(pads)):
+        steps = _binary_steps(what, binary, pads, fill)
+        return finish(site, [value], steps, what.activation, shape)
+    bias = what.bias
+    if fill and any(pads):  # outside is p: the layer reads x - p, padded with zeros, and p * w is added again
+        moved = site.inner("unpadded", value.shape)
+        value = moved.emit([replace(value, flat="")], [affine("", value, 1.0, -fill)], value.shape)
+        extra = (fill * what.kernel.sum(axis=(0, 1, 2), dtype=np.float64)).astype(np.float32)
+        bias = extra if bias is None else bias + extra
+    constants = [("kernel", what.kernel.transpose(3, 2, 0, 1))] + ([] if bias is None else [("bias", bias)])
+    return finish(site, [value], [Step("", "Conv", tuple(constants), _geometry(what, pads))], what.activation, shape)
+
+
+def _binary_steps(
+    what: Convolution, binary: tuple[np.ndarray, np.ndarray | None], pads: Pads, fill: float
+) -> list[Step]:
+    """Return the nodes of a binary convolution: kernel scale and bias stand behind it."""
+    signs, scale = binary
+    fill = fill if any(pads) else 1.0  # never read; 1 is the simpler case for a kernel
+    attributes = {**_geometry(what, pads), "pad_value": fill}
+    steps = [Step("", BINARY_CONV, (("kernel", signs.transpose(3, 2, 0, 1)),), attributes)]
     if scale is not None:
         steps.append(Step("scale", "Mul", (("kernel_scale", scale.reshape(1, -1, 1, 1)),)))
-    bias = site.weight(site.layer.bias, "bias") if site.layer.use_bias else np.zeros(1, np.float32)
-    if bias.any():
-        steps.append(Step("add_bias", "Add", (("bias", bias.reshape(1, -1, 1, 1)),)))
-    return steps + site.activation(site.layer.activation)
+    if what.bias is not None and what.bias.any():
+        steps.append(Step("add_bias", "Add", (("bias", what.bias.reshape(1, -1, 1, 1)),)))
+    return steps
 
 
-# ------------------------------------------------------------------------------------------- geometry
+def quantize_input(site: Site, value: Value, quantizer: Any) -> Value:
+    """Return the layer's input as its quantizer makes it."""
+    if quantizer is None or (value.binary and is_sign(quantizer)):
+        return value
+    part = "sign" if is_sign(quantizer) else "quantized"
+    shape = site.arguments.input_shapes[0] if site.arguments.input_shapes else value.shape
+    return activate(site.inner(part, shape), [value], quantizer)
 
 
-def _geometry(layer: Any, pads: Pads) -> dict[str, Any]:
-    return {"pads": pads, "strides": layer.strides, "dilations": layer.dilation_rate, "group": layer.groups}
+def _geometry(what: Convolution, pads: Pads) -> dict[str, Any]:
+    return {"pads": pads, "strides": what.strides, "dilations": what.dilations, "group": what.groups}
 
 
-def _conv_pads(site: Site, value: Value, outer_fill: float) -> tuple[Pads, float]:
-    """Return the layer's padding together with that of a ZeroPadding2D, and what is read there.
+def _padded_size(value: Value) -> Pair:
+    top, left, bottom, right = value.pads
+    return value.shape[0] + top + bottom, value.shape[1] + left + right
 
-    outer_fill: what the ZeroPadding2D's zeros are when the convolution reads them.
+
+def _map_size(value: Value, what: Convolution) -> Pair:
+    """Return (height, width) of the convolution's result."""
+    size, own = _padded_size(value), what.own_pads(_padded_size(value))
+    reach = [what.dilations[axis] * (what.kernel.shape[axis] - 1) + 1 for axis in range(2)]
+    return tuple((size[i] + own[i] + own[i + 2] - reach[i]) // what.strides[i] + 1 for i in range(2))
+
+
+def _padding(site: Site, value: Value, what: Convolution) -> tuple[Value, Pads, float]:
+    """Return the input without pending padding, the convolution's padding, and what is read there.
+
+    The layer's own padding surrounds the quantized input; a ZeroPadding2D's zeros go through the quantizer: a sign
+    makes +1 of them. Where the two differ, the ZeroPadding2D is computed as a layer of its own.
     """
-    layer, own = site.layer, NO_PADS
-    padded = (value.shape[0] + value.pads[0] + value.pads[2], value.shape[1] + value.pads[1] + value.pads[3])
-    if layer.padding == "same":
-        own = same_pads(padded, layer.kernel_size, layer.strides, layer.dilation_rate)
-    own_fill = float(tf.keras.backend.get_value(getattr(layer, "pad_values", 0.0)))
-    fills = {fill for pads, fill in ((own, own_fill), (value.pads, outer_fill)) if any(pads)}
-    if not fills <= {0.0, 1.0}:
-        raise site.error(
-            f"pad_values = {own_fill} is not supported",
-            why="a binary map is padded with 1 or 0",
-            fix="use pad_values=1.0 or leave it out, and train again",
-        )
-    if len(fills) > 1:
-        raise site.error(
-            f"the layer pads with {own_fill:g}, the ZeroPadding2D in front of it with {outer_fill:g}",
-            why="a kernel reads one value outside the image (the sign of 0 is +1)",
-            fix="leave the ZeroPadding2D out and use padding='same'",
-        )
-    total = tuple(a + b for a, b in zip(own, value.pads, strict=True))
-    # Without padding the value is never read; 1 is the simpler case for a kernel.
-    return total, fills.pop() if fills else float(not _is_real(site, value))
+    own, fill = what.own_pads(_padded_size(value)), what.pad_values
+    if any(value.pads):
+        outer = _quantized_zero(what.input_quantizer)
+        if outer is None or (any(own) and outer != fill):
+            value = with_zeros(site, value)
+        else:
+            fill = outer
+    pads = tuple(a + b for a, b in zip(own, value.pads, strict=True))
+    return replace(value, pads=NO_PADS), pads, fill
 
 
-def _is_real(site: Site, value: Value) -> bool:
-    return not value.binary and getattr(site.layer, "input_quantizer", None) is None
+def _quantized_zero(quantizer: Any) -> float | None:
+    """Return what the quantizer makes of zeros; None where that is not the same everywhere."""
+    if quantizer is None:
+        return 0.0
+    result = np.unique(np.asarray(quantizer(tf.zeros((1, 2, 2, 2)))))
+    return float(result[0]) if len(result) == 1 else None

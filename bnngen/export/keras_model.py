@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,30 @@ import tensorflow as tf
 
 from bnngen.errors import ModelError, UsageError
 from bnngen.export.config import ModelInfo, check_images, read_info, real_images
+from bnngen.export.site import Arguments, Operand, as_map
 
 BATCH = 64
 SUFFIXES = (".keras", ".h5", ".hdf5")
+SHORT_TYPES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+SHAPE_OPS = ("shape", "compat.v1.shape")
 ONE_PATH = "bnngen takes one image in and gives one vector of class scores"
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One layer in place. inputs, output: keys of tensors; shape: of the output, without the batch axis."""
+    """One layer in place, and one result of it. inputs, output: keys of tensors; shape: without the batch axis."""
 
     layer: tf.keras.layers.Layer
     name: str
     inputs: tuple[str, ...]
     output: str
     shape: tuple[int, ...]
+    arguments: Arguments = Arguments()
 
 
 @dataclass(frozen=True)
 class LayerList:
-    """The layers of a model in execution order, the keys of its input and output, the input's [H, W, C]."""
+    """The layers of a model in execution order, the keys of its input and output, the image's [H, W, C]."""
 
     calls: tuple[LayerCall, ...]
     input: str
@@ -57,7 +62,8 @@ def run_keras(path: str | Path, x: np.ndarray, info: ModelInfo | None = None) ->
 def run_batches(model: tf.keras.Model, images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the model's output for one batch of images, float32 [N, H, W, C], after the other."""
     for start in range(0, len(images), BATCH):
-        yield model(images[start : start + BATCH], training=False).numpy()
+        batch = images[start : start + BATCH].reshape(-1, *model.input_shape[1:])  # a sequence has no width
+        yield np.asarray(model(batch, training=False), np.float32)
 
 
 def load_keras(path: Path) -> tf.keras.Model:
@@ -72,7 +78,7 @@ def load_keras(path: Path) -> tf.keras.Model:
             fix="save the model with model.save('model.keras')",
         )
     try:
-        return tf.keras.models.load_model(path, compile=False)
+        return as_float32(tf.keras.models.load_model(path, compile=False))
     except Exception as error:  # Keras raises whatever its parts raise
         raise ModelError(
             f"{path.name} cannot be read as a Keras model",
@@ -81,6 +87,28 @@ def load_keras(path: Path) -> tf.keras.Model:
             fix="save it under TensorFlow 2.15 with model.save('model.keras'), with layers and quantizers of "
             "Keras and Larq alone, quantizers given by name",
         ) from error
+
+
+def as_float32(model: tf.keras.Model) -> tf.keras.Model:
+    """Return the model, or where it computes in 16 bits its copy that computes in 32, with the same weights."""
+    if all(layer.compute_dtype in ("float32", None) for layer in model._flatten_layers()):
+        return model
+    config = _with_float32(model.get_config())
+    copy = type(model).from_config(config)
+    copy.set_weights([weight.astype(np.float32) for weight in model.get_weights()])
+    return copy
+
+
+def _with_float32(config: Any) -> Any:
+    """Return a layer's configuration with every policy or type of 16 bits replaced."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "Policy":
+            return "float32"
+        return {key: _with_float32(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_with_float32(value) for value in config)
+    is_short = isinstance(config, str) and config in SHORT_TYPES
+    return "float32" if is_short else config
 
 
 def list_layers(model: tf.keras.Model) -> LayerList:
@@ -96,46 +124,117 @@ def list_layers(model: tf.keras.Model) -> LayerList:
             fix="build it as tf.keras.Model(inputs, outputs), or start the Sequential with an Input layer",
         )
     _check_ends(model)
-    calls: list[LayerCall] = []
-    output = _collect(model, {}, calls, "")
+    calls, (output,) = collect(model)
     shape = _fixed_shape(model.inputs[0], f"model {model.name}")
-    if len(shape) != 3:
-        raise ModelError(f"the model's input is {list(shape)}, not an image [H, W, C]", where=f"model {model.name}")
-    return LayerList(tuple(calls), _key(model.inputs[0]), output, shape)
-
-
-def _collect(model: tf.keras.Model, alias: dict[str, str], calls: list[LayerCall], prefix: str) -> str:
-    """Append the model's layer calls; return the key of its output.
-
-    A nested model has tensors of its own for its input and output: `alias` maps them to the outer ones.
-    """
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            layer, inputs = node.layer, tuple(alias.get(key, key) for key in node.flat_input_ids)
-            name = _free_name(layer.name, prefix, calls)
-            _check_node(node, name, calls)
-            (output,) = node.flat_output_ids
-            if isinstance(layer, tf.keras.Model):
-                _enter(layer, inputs[0], alias)
-                alias[output] = _collect(layer, alias, calls, f"{name}/")
-                continue
-            calls.append(LayerCall(layer, name, inputs, output, _fixed_shape(node.outputs, f"layer {name}")))
-    key = _key(model.outputs[0])
-    return alias.get(key, key)
-
-
-def _enter(model: tf.keras.Model, source: str, alias: dict[str, str]) -> None:
-    """Let the input of a nested model stand for the outer tensor `source`."""
-    if not getattr(model, "_is_graph_network", False):
+    if len(shape) not in (2, 3):
         raise ModelError(
-            "a nested model is not a graph of layers",
-            where=f"layer {model.name} ({type(model).__name__})",
-            fix="build it as tf.keras.Model(inputs, outputs)",
+            f"the model's input is {list(shape)}, not an image [H, W, C]",
+            where=f"model {model.name}",
+            why="an image, or a sequence [L, C], comes in",
+            fix="give Input the shape (1, 1, C) for a single vector",
         )
-    _check_ends(model)
-    alias[_key(model.inputs[0])] = source
+    return LayerList(tuple(calls), key_of(model.inputs[0]), output, as_map(shape))
+
+
+def collect(model: tf.keras.Model) -> tuple[list[LayerCall], list[str]]:
+    """Return the layer calls of a graph of layers in execution order, and the keys of its outputs."""
+    listing = _Listing()
+    outputs = listing.walk(model, "")
+    return listing.calls, outputs
+
+
+class _Listing:
+    """A walk over a model and its nested ones.
+
+    alias: a nested model has tensors of its own for its inputs and outputs; the outer ones stand for them.
+    sizes: tensors that hold a shape, which is fixed, so that nothing has to compute them.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[LayerCall] = []
+        self._alias: dict[str, str] = {}
+        self._sizes: set[str] = set()
+        self._used: list[tf.keras.layers.Layer] = []
+        self._names: set[str] = set()
+
+    def walk(self, model: tf.keras.Model, prefix: str) -> list[str]:
+        """Append the model's layer calls; return the keys of its outputs."""
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if not node.is_input:
+                    self._visit(node, prefix)
+        return [self._alias.get(key, key) for key in map(key_of, model.outputs)]
+
+    def _visit(self, node: Any, prefix: str) -> None:
+        layer, keys = node.layer, [self._alias.get(key, key) for key in node.flat_input_ids]
+        if getattr(layer, "symbol", "") in SHAPE_OPS or all(key in self._sizes for key in keys):
+            self._sizes.update(node.flat_output_ids)
+            return
+        name = self._free_name(layer.name, prefix)
+        self._check(node, name)
+        self._used.append(layer)
+        if isinstance(layer, tf.keras.Model):
+            self._enter(node, keys, name)
+            return
+        arguments, inputs = self._arguments(node, keys)
+        results = tf.nest.flatten(node.outputs)
+        for index, (output, tensor) in enumerate(zip(node.flat_output_ids, results, strict=True)):
+            shape = _fixed_shape(tensor, f"layer {name}")
+            part = name if len(results) == 1 else f"{name}/{index}"
+            self.calls.append(LayerCall(layer, part, inputs, output, shape, replace(arguments, output=index)))
+
+    def _enter(self, node: Any, keys: list[str], name: str) -> None:
+        """Take the layers of a nested model; its inputs stand for the outer tensors."""
+        model = node.layer
+        if not getattr(model, "_is_graph_network", False):
+            raise ModelError(
+                "a nested model is not a graph of layers",
+                where=f"layer {model.name} ({type(model).__name__})",
+                fix="build it as tf.keras.Model(inputs, outputs)",
+            )
+        self._alias.update(zip(map(key_of, model.inputs), keys, strict=True))
+        self._alias.update(zip(node.flat_output_ids, self.walk(model, f"{name}/"), strict=True))
+
+    def _arguments(self, node: Any, keys: list[str]) -> tuple[Arguments, tuple[str, ...]]:
+        """Return how the layer was called, and the keys of its inputs without sizes."""
+        kept = [key for key in keys if key not in self._sizes]
+        place = {id(tensor): key for tensor, key in zip(node.keras_inputs, keys, strict=True)}
+        shapes = [tuple(t.shape[1:]) for t, key in zip(node.keras_inputs, keys, strict=True) if key in kept]
+
+        def stand_in(value: Any) -> Any:
+            if not tf.keras.backend.is_keras_tensor(value):
+                return value
+            key = place[id(value)]
+            return Operand(kept.index(key)) if key in kept else -1
+
+        args, kwargs = tf.nest.map_structure(stand_in, (tuple(node.call_args), dict(node.call_kwargs)))
+        return Arguments(args, kwargs, tuple(shapes)), tuple(kept)
+
+    def _check(self, node: Any, name: str) -> None:
+        """Raise ModelError for a layer with weights that is used twice, or that acts as in training."""
+        where = f"layer {name} ({type(node.layer).__name__})"
+        repeated = any(layer is node.layer for layer in self._used)
+        if repeated and (node.layer.weights or isinstance(node.layer, tf.keras.Model)):
+            raise ModelError(
+                "a layer is used more than once",
+                where=where,
+                why="one set of weights in two places is not supported",
+                fix="give each place a layer of its own",
+            )
+        if node.call_kwargs.get("training"):
+            raise ModelError(
+                "a layer is called with training=True",
+                where=where,
+                why="it would act at random, or on batch statistics, when the model is used",
+                fix="call it without the argument",
+            )
+
+    def _free_name(self, name: str, prefix: str) -> str:
+        """Return the layer's name; where one has it already, with that of its model before it, or a number behind."""
+        candidates = itertools.chain((name, prefix + name), (f"{prefix}{name}_{i}" for i in itertools.count(2)))
+        chosen = next(candidate for candidate in candidates if candidate not in self._names)
+        self._names.add(chosen)
+        return chosen
 
 
 def _check_ends(model: tf.keras.Model) -> None:
@@ -148,33 +247,7 @@ def _check_ends(model: tf.keras.Model) -> None:
         )
 
 
-def _check_node(node: Any, name: str, calls: list[LayerCall]) -> None:
-    """Raise ModelError for a layer that is used twice, has several outputs, or acts as in training."""
-    where = f"layer {name} ({type(node.layer).__name__})"
-    if any(call.layer is node.layer for call in calls):
-        raise ModelError(
-            "a layer is used more than once",
-            where=where,
-            why="one set of weights in two places is not supported",
-            fix="give each place a layer of its own",
-        )
-    if len(node.flat_output_ids) != 1:
-        raise ModelError("a layer has several outputs", where=where, why=ONE_PATH)
-    if node.call_kwargs.get("training"):
-        raise ModelError(
-            "a layer is called with training=True",
-            where=where,
-            why="it would act at random, or on batch statistics, when the model is used",
-            fix="call it without the argument",
-        )
-
-
-def _free_name(name: str, prefix: str, calls: list[LayerCall]) -> str:
-    """Return the layer's name, with that of its model before it where two layers have one name."""
-    return prefix + name if any(call.name == name for call in calls) else name
-
-
-def _key(tensor: Any) -> str:
+def key_of(tensor: Any) -> str:
     """Return the key that Keras gives a symbolic tensor in its nodes."""
     return str(id(tensor))
 
@@ -208,6 +281,8 @@ def without_softmax(model: tf.keras.Model) -> tf.keras.Model:
                 where=f"layer {last.name} (Softmax)",
                 fix="make the softmax a layer of the outer model",
             )
+        return tf.keras.Model(model.inputs, last.input, name=model.name)
+    if getattr(last, "symbol", "") == "nn.softmax" and last in model.layers:
         return tf.keras.Model(model.inputs, last.input, name=model.name)
     if getattr(last, "activation", None) is tf.keras.activations.softmax:
         last.activation = tf.keras.activations.linear

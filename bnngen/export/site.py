@@ -4,22 +4,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import larq
 import numpy as np
 import tensorflow as tf
 from larq.quantized_variable import QuantizedVariable
 
 from bnngen.errors import ModelError
-from bnngen.export.builder import SIGN, GraphBuilder, Step, Value
+from bnngen.export.builder import NO_PADS, GraphBuilder, Step, Value
 
-SIGNS = (larq.quantizers.SteSign, larq.quantizers.ApproxSign, larq.quantizers.SwishSign)
-SCALED_SIGN = larq.quantizers.MagnitudeAwareSign
-SIGN_FUNCTIONS = (larq.quantizers.ste_sign, larq.quantizers.approx_sign, larq.quantizers.swish_sign)
-SIGN_NAMES = "ste_sign, approx_sign, swish_sign"
-RELUS = (tf.keras.activations.relu, tf.nn.relu)
+IMAGE_AXES = (1, 2)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Stands for input number `index` of a layer among the arguments of its call."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """How a layer was called: tensors are Operands; input_shapes are Keras's, without the batch axis.
+
+    output: which of the layer's results is meant.
+    """
+
+    args: tuple[Any, ...] = (Operand(0),)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,11 @@ class Site:
     layer: tf.keras.layers.Layer
     name: str
     shape: tuple[int, ...]
+    arguments: Arguments = Arguments()
+
+    def inner(self, part: str, shape: tuple[int, ...]) -> Site:
+        """Return a site for a part of the layer, named layer/part, whose output has that shape."""
+        return replace(self, name=f"{self.name}/{part}", shape=shape)
 
     def error(self, message: str, *, why: str = "", fix: str = "") -> ModelError:
         """Return an error that names the layer and its class."""
@@ -39,7 +59,11 @@ class Site:
         """Return a variable's float32 value, latent where it is quantized. Raises ModelError for NaN."""
         if isinstance(variable, QuantizedVariable):
             variable = variable.latent_variable
-        value = variable.numpy().astype(np.float32)
+        return self.finite(variable.numpy(), what)
+
+    def finite(self, value: Any, what: str) -> np.ndarray:
+        """Return the array as float32. Raises ModelError for NaN or infinity."""
+        value = np.asarray(value).astype(np.float32)
         if not np.isfinite(value).all():
             raise self.error(
                 f"the {what} has values that are not finite numbers",
@@ -60,35 +84,57 @@ class Site:
     def emit(self, inputs: Sequence[Value], steps: Sequence[Step], shape: tuple[int, ...] | None = None) -> Value:
         """Append the layer's nodes and return its output: of Keras's shape, or a map that Keras sees flat.
 
-        shape: [H, W, C] of the output where it differs from Keras's.
+        shape: [H, W, C] of the output where it differs from Keras's. Without steps the first input is the output.
         """
-        shape = shape or (inputs[0].shape if inputs[0].flat else self.shape)
-        flat = self.name if len(shape) > len(self.shape) else ""
+        if not steps:
+            return inputs[0]
+        shape = shape or (inputs[0].shape if inputs[0].flat else as_map(self.shape))
+        flat = self.name if len(shape) == 3 and len(self.shape) == 1 else ""
         output = f"{self.name}/map" if flat else self.name
         tensor = self.builder.chain(self.name, [value.tensor for value in inputs], steps, output)
         return Value(tensor, shape, self.builder.is_binary(tensor), flat)
 
-    def activation(self, function: Any) -> list[Step]:
-        """Return the nodes of an activation. Raises ModelError for one that is not supported."""
-        if function is None or function is tf.keras.activations.linear:
-            return []
-        if function in RELUS:
-            return [Step("relu", "Relu")]
-        if is_sign(function):
-            return [Step("sign", SIGN)]
-        name = getattr(function, "__name__", type(function).__name__)
-        raise self.error(
-            f"activation {name} is not supported" + (" in the middle of a model" if name == "softmax" else ""),
-            why="targets compute integers: linear, relu and signs only; a softmax may stand at the end",
-            fix=f"train with activation='relu', or with one of {SIGN_NAMES}",
-        )
+
+def as_map(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a value for Keras's: a sequence [L, C] is the map [L, 1, C]."""
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
 
 
-def is_sign(quantizer: Any) -> bool:
-    """True for a quantizer whose forward value is +1 for x >= 0 and -1 otherwise."""
-    return isinstance(quantizer, SIGNS) or quantizer in SIGN_FUNCTIONS
+def per_channel(value: Value, numbers: Any) -> np.ndarray:
+    """Return one number a channel, [C], or a scalar, as it broadcasts to the value: [C, 1, 1] for a map, [C]."""
+    channels = np.broadcast_to(np.asarray(numbers, np.float32), (value.shape[-1],)).copy()
+    return channels.reshape(-1, 1, 1) if value.is_map else channels
 
 
-def quantizer_name(quantizer: Any) -> str:
-    """Return what to call a quantizer in a message."""
-    return getattr(quantizer, "__name__", type(quantizer).__name__)
+def affine(part: str, value: Value, gain: Any, shift: Any) -> Step:
+    """Return the node that computes x * gain + shift for each channel: a batch norm of mean 0 and variance 1."""
+    ones = np.ones(value.shape[-1], np.float32)
+    gamma, beta = (np.asarray(number, np.float32) * ones for number in (gain, shift))
+    constants = (("gamma", gamma), ("beta", beta), ("mean", 0 * ones), ("variance", ones))
+    return Step(part, "BatchNormalization", constants, {"epsilon": 0.0})
+
+
+def clip(part: str, low: float, high: float) -> Step:
+    """Return the node that computes min(max(x, low), high)."""
+    constants = (("min", np.array(low, np.float32)), ("max", np.array(high, np.float32)))
+    return Step(part, "Clip", constants)
+
+
+def with_zeros(site: Site, value: Value, fill: float = 0.0) -> Value:
+    """Return the map with its pending padding filled in: a convolution by 1 of each channel, which reads 0 outside.
+
+    fill: what stands in the padding; x - fill is padded with zeros, and fill added again.
+    """
+    if not any(value.pads):
+        return value
+    top, left, bottom, right = value.pads
+    height, width, channels = value.shape
+    shape = (height + top + bottom, width + left + right, channels)
+    attributes = {"pads": value.pads, "strides": (1, 1), "dilations": (1, 1), "group": channels}
+    constants = [("ones", np.ones((channels, 1, 1, 1), np.float32))]
+    steps = []
+    if fill:
+        steps.append(affine("moved", value, 1.0, -fill))
+        constants.append(("fill", np.full(channels, fill, np.float32)))
+    steps.append(Step("", "Conv", tuple(constants), attributes))
+    return site.inner("padded", shape).emit([replace(value, pads=NO_PADS, flat="")], steps, shape)
