@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from bnngen.lower.program import Const
 from bnngen.lower.shapes import MapShape
 from bnngen.plan import make_plan
 from bnngen.targets import load_target
-from tests.golden import tiny
+from tests.golden import big, tiny
 
 
 def emit(folder: Path, target: str = "host") -> Path:
@@ -140,6 +141,37 @@ def test_arrays_are_few_long_lines():
     view = array_view("bnn_m", Const("x", np.zeros(1000, np.int8)))
     assert view.size == 1000 and max(map(len, view.lines)) <= 120
     assert sum(line.count("0") for line in view.lines) == 1000 and len(view.lines) < 30
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32"])
+@pytest.mark.parametrize("size", [1024, 1025, 1031, 5000])
+def test_large_weights_are_words_that_hold_the_same_bytes(dtype, size):
+    limits = np.iinfo(dtype)
+    values = np.random.default_rng(size).integers(limits.min, limits.max + 1, (size, 1), dtype)
+    values[0] = limits.min
+    view = array_view("bnn_m", Const("x", values))
+    words = re.findall(r"0x([0-9A-F]{16})u,", "".join(view.lines))
+    assert view.ctype == "uint64_t" and view.size == len(words) and max(map(len, view.lines)) <= 116
+    held = b"".join(int(word, 16).to_bytes(8, "little") for word in words)
+    assert held == values.tobytes() + bytes(-values.nbytes % 8)
+    assert view.shape == f"{dtype}_t [{size}][1] as 64-bit words"
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1023, "int8"), (255, "uint32"), (600, "int32"), (600, "int64")])
+def test_small_arrays_and_those_of_an_affine_stay_numbers(size, dtype):
+    assert array_view("bnn_m", Const("x", np.zeros(size, dtype))).ctype == f"{dtype}_t"
+
+
+def test_a_model_as_large_as_published_ones_is_generated_and_compiled_in_time(tmp_path):
+    """12.5 million binary weights, 0.6 million int8 ones. The limits are several times what it takes on two cores."""
+    facts = load_target("host")
+    graph = big.medium()
+    start = time.monotonic()
+    program = lower(graph, frozenset(facts.features))
+    plan = make_plan(program)
+    folder = emit_project(program, plan, None, facts, tmp_path / "project")
+    assert time.monotonic() - start < 5 and program.const_bytes > 2_000_000
+    subprocess.run(["make", "-s", "-C", str(folder), "medium_weights.o"], check=True, timeout=10)
 
 
 def test_long_calls_are_broken_behind_a_comma():
