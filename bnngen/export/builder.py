@@ -140,9 +140,8 @@ class GraphBuilder:
         return self._vectors[value.tensor]
 
     def point(self, value: Value) -> Value:
-        """Return a vector [C] as a map of one pixel, [N, C, 1, 1], as a product with a map takes it; a map as it is."""
-        if value.is_map:
-            return value
+        """Return a vector [C], or a map [1, 1, C], as the one pixel [N, C, 1, 1] that a product with a map takes."""
+        value = self.vector(value)
         if value.tensor not in self._points:
             (channels,) = value.shape
             step = Step("point", "Reshape", (("point_shape", np.array([-1, channels, 1, 1], np.int64)),))

@@ -53,7 +53,7 @@ def export_model(config: ExportConfig, progress: Progress) -> ExportResult:
 def export_source(
     source: Source, info: ModelInfo, calibration: Calibration, config: ExportConfig, progress: Progress
 ) -> ExportResult:
-    """Calibrate, compare and write a source that is open: as export_model, with out, cut, capacity, method of config."""
+    """Calibrate, compare and write a source that is open, as export_model does; `config` says all but what to open."""
     _check_out(config)
     graph = source.graph
     _check_outputs(graph, check_info(info, "model information"))

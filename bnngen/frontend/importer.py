@@ -15,9 +15,10 @@ from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.frontend.proto import REEXPORT, Call, damaged, read_array
 
-# Layouts of an ONNX tensor. POOLED is [N, C, 1, 1] behind a GlobalAveragePool: the Graph knows only the
-# vector [C] that the following Flatten makes of it.
-NCHW, NHWC, VECTOR, POOLED = "NCHW", "NHWC", "vector", "pooled"
+# Layouts of an ONNX tensor. POINT is [N, C, 1, 1] that is the vector [C] in the Graph. POOLED is such a one behind a
+# GlobalAveragePool that nothing has read yet: a Flatten gives the Graph's vector its name.
+NCHW, NHWC, VECTOR, POINT, POOLED = "NCHW", "NHWC", "vector", "point", "pooled"
+ELEMENTWISE = (NCHW, VECTOR, POINT)
 
 MAX_ELEMENTS = 1 << 28  # of one tensor: a gigabyte of float32, more than any board's activations
 
@@ -36,11 +37,12 @@ class Importer:
     """Collects nodes and tensors.
 
     constants: the file's initializers. uses: how often each ONNX tensor is read; the metadata counts too,
-    so a tensor with one use may disappear into its reader.
+    so a tensor with one use may disappear into its reader. scaling: scale and offset of the image's pixels.
     """
 
     constants: Mapping[str, TensorProto]
     uses: Counter[str]
+    scaling: tuple[float, float] = (1.0, 0.0)
     values: dict[str, Value] = field(default_factory=dict)
     tensors: dict[str, ir.Tensor] = field(default_factory=dict)
     nodes: list[ir.Node] = field(default_factory=list)
@@ -68,6 +70,12 @@ class Importer:
         del self.tensors[last.output], self.values[last.output]
         self.add(node, shape, layout)
 
+    def only_read(self, call: Call) -> ir.Node | None:
+        """Return the last node when this one reads its output as input 0, and nothing else does."""
+        name = call.inputs[0]
+        alone = self.nodes and self.nodes[-1].output == name and self.uses[name] == 1
+        return self.nodes[-1] if alone else None
+
     def checked(self, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
         """Return the shape. Raises ModelError unless every size is positive and their product is bounded."""
         elements = 1
@@ -82,7 +90,7 @@ class Importer:
         call: Call,
         index: int,
         layouts: tuple[str, ...] = (NCHW,),
-        dtypes: tuple[str, ...] = (ir.FLOAT,),
+        dtypes: tuple[str, ...] = (ir.FLOAT, ir.BITS),
     ) -> tuple[Value, ir.Tensor]:
         """Return input `index` of the node, which must be computed and have one of the layouts and types."""
         name = call.inputs[index] if index < len(call.inputs) else ""
@@ -92,6 +100,8 @@ class Importer:
                 where=call.where,
                 fix=REEXPORT,
             )
+        if self.values[name].layout == POOLED and POINT in layouts and POOLED not in layouts:
+            self._pool(name)
         value = self.values[name]
         tensor = self.tensors[value.tensor]
         if value.layout not in layouts or tensor.dtype not in dtypes:
@@ -102,6 +112,12 @@ class Importer:
                 fix=REEXPORT,
             )
         return value, tensor
+
+    def _pool(self, name: str) -> None:
+        """Make the GlobalAveragePool a node whose output has the ONNX tensor's own name."""
+        value = self.values.pop(name)
+        channels = self.tensors[value.tensor].channels
+        self.add(ir.GlobalAveragePool(value.pool, (value.tensor,), name), (channels,), POINT)
 
     def constant(self, call: Call, index: int, kind: type, shape: tuple[int | None, ...]) -> np.ndarray:
         """Return input `index`, a constant of that element type and shape (None is any size)."""
@@ -129,7 +145,8 @@ def attributes(call: Call, defaults: Mapping[str, Any], fixed: Mapping[str, Any]
     """Return the node's attributes over their defaults.
 
     An attribute in `fixed` must have that value; one that is in neither, or of another type than its default
-    (lists: another length), raises ModelError: ignoring it would change what the network computes.
+    (lists: integers, of the default's length if that is not 0), raises ModelError: ignoring it would change what the
+    network computes.
     """
     values = dict(defaults)
     for name, value in call.attributes.items():
@@ -143,13 +160,17 @@ def attributes(call: Call, defaults: Mapping[str, Any], fixed: Mapping[str, Any]
                 )
         elif name not in defaults:
             raise ModelError(f"attribute {name} is not supported", where=call.where, fix=REEXPORT)
-        elif not isinstance(value, type(defaults[name])) or (
-            isinstance(value, list) and len(value) != len(defaults[name])
-        ):
+        elif not _is_like(value, defaults[name]):
             raise damaged(call.where, f"attribute {name}")
         else:
             values[name] = value
     return values
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if not isinstance(value, list) or not isinstance(default, list):
+        return isinstance(value, type(default))
+    return all(isinstance(v, int) for v in value) and len(default) in (0, len(value))
 
 
 def window(call: Call, kernel: tuple[int, int], values: Mapping[str, Any]) -> ir.Window:

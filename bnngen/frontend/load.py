@@ -13,7 +13,7 @@ from onnx import TensorProto
 from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.frontend import proto, spelling
-from bnngen.frontend.importer import NHWC, Importer, Value
+from bnngen.frontend.importer import NHWC, VECTOR, Importer, Value
 from bnngen.frontend.metadata import check_meta, read_meta
 from bnngen.frontend.operators import OPERATORS
 
@@ -65,10 +65,18 @@ def _start(graph: onnx.GraphProto, meta: ir.ModelMeta) -> Importer:
     shape = tuple(dim.dim_value for dim in kind.shape.dim)[1:]
     if kind.elem_type != TensorProto.FLOAT or len(shape) != 3:
         raise ModelError("the graph's input is not float32 [N, H, W, C]", where=spelling.INPUT, fix=proto.REEXPORT)
+    if 0 in shape:  # a symbol, or nothing, instead of a number
+        raise ModelError(
+            f"the image's size is not fixed: {[size or 'any' for size in shape]}",
+            where=spelling.INPUT,
+            why="all memory is planned when code is generated",
+            fix=proto.REEXPORT,
+        )
     uses = Counter(name for node in graph.node for name in node.input)
     uses.update(part.tensor for part in (meta.latent, meta.head) if part is not None)
     uses[spelling.OUTPUT] += 1
-    importer = Importer({tensor.name: tensor for tensor in graph.initializer}, uses)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    importer = Importer(constants, uses, (meta.input_scale, meta.input_offset))
     importer.define(spelling.INPUT, ir.Tensor(spelling.INPUT, importer.checked(shape, spelling.INPUT)), NHWC)
     return importer
 
@@ -83,7 +91,7 @@ def _output(graph: onnx.GraphProto, importer: Importer) -> str:
         )
     value = importer.values.get(spelling.OUTPUT, Value("", ""))
     tensor = importer.tensors.get(value.tensor)
-    if tensor is None or len(tensor.shape) != 1 or tensor.dtype != ir.FLOAT:
+    if tensor is None or value.layout != VECTOR or tensor.dtype != ir.FLOAT:
         raise ModelError("the graph's output is not a real-valued vector", where=spelling.OUTPUT, fix=proto.REEXPORT)
     return tensor.name
 

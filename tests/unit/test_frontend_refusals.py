@@ -29,7 +29,7 @@ def changed(index: int, new: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 BAD_NODES = {
-    "another operator": (changed(7, node("Tanh", "bn", "relu")), "operator Tanh is not supported"),
+    "another operator": (changed(7, node("Softplus", "bn", "relu")), "operator Softplus is not supported"),
     "another domain": (changed(7, node("ai.onnx.ml.Scaler", "bn", "relu")), "operator ai.onnx.ml.Scaler"),
     "unknown function": (
         changed(2, node("bnngen.Sign2", "stem", "conv/sign")),
@@ -61,9 +61,13 @@ BAD_NODES = {
         "without a pixel",
     ),
     "window too large": (changed(9, node("MaxPool", "sum", "max", kernel_shape=[4, 4])), "cannot be"),
-    "padded mean": (
-        changed(10, node("AveragePool", "max", "mean", kernel_shape=[2, 2], pads=[0, 0, 1, 1])),
-        "attribute pads",
+    "padding counts": (
+        changed(10, node("AveragePool", "max", "mean", kernel_shape=[2, 2], count_include_pad=1)),
+        "attribute count_include_pad = 1 is not supported",
+    ),
+    "strides of another type": (
+        changed(9, node("MaxPool", "sum", "max", kernel_shape=[2, 2], strides=[1.0, 1.0])),
+        "attribute strides cannot be read",
     ),
     "groups": (
         changed(1, node("Conv", "image/nchw stem/kernel stem/bias", "stem", **KERNEL, group=2)),
@@ -88,13 +92,10 @@ BAD_NODES = {
         changed(3, node("bnngen.BinaryConv2D", "stem conv/kernel", "conv/out", **KERNEL, group=2)),
         "input stem is a f32 tensor",
     ),
-    "binary input of a real convolution": (
-        changed(3, node("Conv", "conv/sign stem/kernel", "conv/out")),
-        "input conv/sign is a bits tensor",
-    ),
-    "product elsewhere": (
-        changed(7, node("Mul", "bn conv/kernel_scale", "relu")),
-        "a product is supported only",
+    "product of other shapes": (changed(7, node("Mul", "bn stem", "relu")), "cannot multiply [2, 2, 6] by [4, 4, 4]"),
+    "scale of another shape": (
+        changed(7, node("Mul", "bn bn/gamma", "relu")),
+        "constant bn/gamma is float32 [6]",
     ),
     "variable weights": (changed(16, node("Gemm", "both hidden", "hidden")), "is not a constant"),
     "transposed weights": (
@@ -154,12 +155,17 @@ def ranges_without(name: str) -> dict:
     return {key: pair for key, pair in with_ranges("conv/scale")["ranges"].items() if key != name}
 
 
+def channels(count: int) -> dict:
+    return {"lo": [0.0] * count, "hi": [1.0] * count, "clip": [1.0] * count}
+
+
 LATENT, HEAD = metadata()["latent"], metadata()["head"]
 BAD_METADATA = {
     "no JSON": "{",
     "a list": "[]",
     "deep": "[" * 100_000,
-    "schema": {"schema": 2},
+    "schema of the first version": {"schema": 1},
+    "no schema": {"schema": None},
     "name": {"name": 3},
     "classes": {"classes": []},
     "class of another type": {"trained_classes": [0, 1, True]},
@@ -169,10 +175,16 @@ BAD_METADATA = {
     "no scale": {"input": {"offset": 0}},
     "negative scale": {"input": {"scale": -1, "offset": 0}},
     "range missing": {"ranges": ranges_without("bn")},
-    "range of one": {"ranges": {"stem": [1]}},
-    "range empty": {"ranges": {"stem": [1, 0]}},
-    "range infinite": {"ranges": {"stem": [0, float("inf")]}},
-    "range huge": {"ranges": {"stem": [0, 10**400]}},
+    "range is a list": {"ranges": {"stem": [1, 2]}},
+    "range without clip": {"ranges": {"stem": {"lo": [1], "hi": [2]}}},
+    "range without entries": {"ranges": {"stem": {"lo": [], "hi": [], "clip": []}}},
+    "range empty": {"ranges": {"stem": {"lo": [1], "hi": [0], "clip": []}}},
+    "range of two lengths": {"ranges": {"stem": {"lo": [0, 0], "hi": [1], "clip": []}}},
+    "range of other channels": {"ranges": with_ranges("conv/scale")["ranges"] | {"stem": channels(3)}},
+    "range clipped to nothing": {"ranges": {"stem": {"lo": [0], "hi": [1], "clip": [-1]}}},
+    "range clipped in part": {"ranges": {"stem": {"lo": [0, 0], "hi": [1, 1], "clip": [1]}}},
+    "range infinite": {"ranges": {"stem": {"lo": [0], "hi": [float("inf")], "clip": []}}},
+    "range huge": {"ranges": {"stem": {"lo": [0], "hi": [10**400], "clip": []}}},
     "latent of nothing": {"latent": {**LATENT, "tensor": "nothing"}},
     "latent of bits": {"latent": {**LATENT, "tensor": "conv/sign"}},
     "latent too short": {"latent": {**LATENT, "low": [0.0]}},
@@ -205,12 +217,19 @@ def test_files_of_others(tmp_path):
     assert "operator sets" in refused(model, tmp_path).message
 
     model = make_model()
-    model.functions[0].node[3].op_type = "Greater"  # sign(0) would be -1
+    (sign,) = (function for function in model.functions if function.name == "Sign")
+    sign.node[3].op_type = "Greater"  # sign(0) would be -1
+    assert "function Sign of model.onnx is not the one" in refused(model, tmp_path).message
+    model.functions.remove(sign)
     assert "function Sign of model.onnx is not the one" in refused(model, tmp_path).message
 
     model = make_model()
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
     assert "the graph's inputs are ['image', 'more']" in refused(model, tmp_path).message
+
+    model = make_model()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "H"
+    assert "the image's size is not fixed: ['any', 8, 2]" in refused(model, tmp_path).message
 
     model = make_model()
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 40
