@@ -149,6 +149,10 @@ class GraphBuilder:
             self._points[value.tensor] = Value(tensor, (1, 1, channels), value.binary)
         return self._points[value.tensor]
 
+    def is_point(self, value: Value) -> bool:
+        """True for a map of one pixel that was made from a vector."""
+        return any(point.tensor == value.tensor for point in self._points.values())
+
     def resolved(self, value: Value) -> Value:
         """Return the vector of a flat map when some layer needed it, otherwise the value itself."""
         return self._vectors.get(value.tensor, value) if value.flat else value

@@ -223,8 +223,8 @@ def multiply(site: Site, values: Sequence[Value]) -> Value:
         if value.shape == shape:
             factors.append(value)
         elif len(shape) == 3 and value.shape == (1, 1, shape[2]):
-            vector = site.builder.vector(value)
-            factors.append(site.builder.point(vector))
+            is_point = site.builder.is_point(value)
+            factors.append(value if is_point else site.builder.point(site.builder.vector(value)))
         else:
             raise site.error(
                 f"shapes {[list(value.shape) for value in values]} are multiplied",

@@ -202,9 +202,9 @@ class _Listing:
         shapes = [tuple(t.shape[1:]) for t, key in zip(node.keras_inputs, keys, strict=True) if key in kept]
 
         def stand_in(value: Any) -> Any:
-            if not tf.keras.backend.is_keras_tensor(value):
+            key = place.get(id(value))
+            if key is None:
                 return value
-            key = place[id(value)]
             return Operand(kept.index(key)) if key in kept else -1
 
         args, kwargs = tf.nest.map_structure(stand_in, (tuple(node.call_args), dict(node.call_kwargs)))

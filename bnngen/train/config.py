@@ -8,9 +8,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bnngen.data import Dataset
 from bnngen.errors import UsageError
+
+if TYPE_CHECKING:  # layers.py needs two numbers from here, not the readers of images
+    from bnngen.data import Dataset
 
 BACKBONE_NAMES = ("quicknet-nano", "quicknet-nano-s", "quicknet-nano-l", "reactnet-18", "birealnet-18", "binary-chain")
 INPUT_ENCODINGS = ("none", "thermometer", "bitplanes")
