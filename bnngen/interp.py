@@ -154,7 +154,9 @@ def _conv2d(node: ir.Conv2D, inputs: list[Array], output: ir.Tensor) -> Array:
 
 def _binary_conv2d(node: ir.BinaryConv2D, inputs: list[Array], output: ir.Tensor) -> Array:
     x, weights = inputs[0].astype(np.float32), node.weights.astype(np.float32)
+    x = x if x.ndim == 4 else x[:, None, None, :]  # a vector is a map of one pixel
     dot = convolve(x, weights, node.window, node.groups, node.pad_value)
+    dot = dot.reshape(len(dot), *output.shape)
     if node.epilogue is not None:
         return finish(dot.astype(np.int64), node.epilogue, output)
     return dot if node.kernel_scale is None else dot * node.kernel_scale.astype(np.float32)

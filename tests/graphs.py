@@ -89,20 +89,22 @@ class Builder:
         )
         graph = ir.Graph(tuple(self.nodes), self.tensors, "image", self.last, meta)
         values = interp.evaluate(graph, scaled(pixels(graph, 32, seed=99), meta))
-        ranges = {
-            name: (float(value.min()), float(value.max()))
-            for name, value in values.items()
-            if self.tensors[name].dtype == ir.FLOAT
-        }
+        ranges = {name: seen(value) for name, value in values.items() if self.tensors[name].dtype == ir.FLOAT}
         meta = replace(meta, ranges=ranges)
         if cut and features:
             flat = values[cut].reshape(-1, self.tensors[cut].channels)
             middle = np.median(flat, axis=0)
             low, high = np.quantile(flat, 0.25, axis=0), np.quantile(flat, 0.75, axis=0)
             latent = ir.Latent(cut, *(tuple(map(float, v)) for v in (middle, low, high)))
-            head = ir.HeadInput(features, *ranges[features], capacity=10)
+            head = ir.HeadInput(features, min(ranges[features].lo), max(ranges[features].hi), capacity=10)
             meta = replace(meta, latent=latent, head=head)
         return replace(graph, meta=meta)
+
+
+def seen(value: np.ndarray) -> ir.ChannelRange:
+    """What calibration writes down of a tensor's values [N, ..., C]: the range of every channel."""
+    flat = value.reshape(-1, value.shape[-1])
+    return ir.ChannelRange(tuple(map(float, flat.min(axis=0))), tuple(map(float, flat.max(axis=0))))
 
 
 def pixels(graph: ir.Graph, count: int, seed: int = 1) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bnngen run`, `validate`, `learn`, `flash`: a built program, on the board or on its emulator."""
+"""`bnngen run`, `learn`, `flash`: a built program, on the board or on its emulator."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from bnngen import ir
 from bnngen import validate as checks
 from bnngen.cli import learning
 from bnngen.cli.build import (
@@ -24,20 +25,19 @@ from bnngen.cli.build import (
     project_name,
     target_option,
 )
-from bnngen.cli.console import err, progress, say, short, table
+from bnngen.cli.console import progress, say, short, table
 from bnngen.cli.data import check_shape, load_data, load_images, same_data
 from bnngen.cli.model import find_model
 from bnngen.device.compile import BuildResult, open_build
 from bnngen.device.flash import FlashOptions, chosen_tool, flash_command, image_of
 from bnngen.device.flash import flash as flash_program
 from bnngen.device.session import METHODS, Where, connect
-from bnngen.errors import BnngenError, UsageError
+from bnngen.errors import UsageError
 from bnngen.pipeline import Compiled, project_folder
 from bnngen.targets import load_target
 
 FIRST = 10  # images of a data set that `run` prints a row for
 DATA = "Images: digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class."
-TRACED = 3  # images whose every layer is compared, by checksum
 
 WHERE = (
     click.option("--on", "method", type=click.Choice(METHODS), help="Where it runs. Default: the target's own way."),
@@ -83,7 +83,7 @@ def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: st
     if data is None:
         names, pixels = [str(path) for path in images], load_images(images, compiled.program.image)
     else:
-        pixels, labels = _images(compiled, data, False, None)
+        pixels, labels = test_images(compiled.graph, data)
         count = min(limit or len(pixels), len(pixels))
         chosen = np.arange(count) * len(pixels) // count
         names, pixels, labels = [f"{i}" for i in chosen], pixels[chosen], None if labels is None else labels[chosen]
@@ -98,7 +98,7 @@ def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: st
 def _print_classes(compiled: Compiled, images: list[str], scores: np.ndarray, labels: np.ndarray | None) -> None:
     """Print one row an image; its right class too, where `labels` (indices of scores) are known."""
     names = class_names(compiled)
-    scale = compiled.graph.tensors[compiled.graph.output].scale or 1.0
+    scale = compiled.graph.tensors[compiled.graph.output].uniform_scale
     rows = []
     for place, image in enumerate(images):
         order = np.argsort(-scores[place], kind="stable")[:3]
@@ -119,53 +119,14 @@ def _print_totals(compiled: Compiled, scores: np.ndarray, labels: np.ndarray | N
         say(f"accuracy: {(chosen == labels).mean():.2%}")
 
 
-@click.command()
-@click.option("--data", default="digits", show_default=True, help=f"{DATA} The test part is used.")
-@model_option
-@click.option(
-    "--target", "targets", multiple=True, default=("host",), show_default=True, help="As for build; may be repeated."
-)
-@click.option("--keras", help="Compare with this Keras model, a file or a shipped name, and onnxruntime too.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many images on the targets.")
-@click.option("--all", "everything", is_flag=True, help="Use the training images too, all of the data set.")
-@click.option(
-    "--random", "count", type=click.IntRange(min=1), help="Instead of data: this many seeded images of random pixels."
-)
-@build_options
-@where_options
-def validate(
-    data: str,
-    model: str,
-    targets: tuple[str, ...],
-    keras: str | None,
-    limit: int | None,
-    everything: bool,
-    count: int | None,
-    **values: Any,
-) -> None:
-    """Hold Keras, ONNX, the interpreter and every target against each other: scores, layers, accuracy."""
-    path = find_model(model, ".onnx", "bnngen export")
-    made = [make(path, load_target(name), options_from(values)) for name in targets]
-    compiled = made[0][0]
-    images, labels = _images(compiled, data, everything, count)
-    stages, differences = [], []
-    with progress() as report:
-        stages += _float_stages(path, keras, compiled, images)
-        stages.append(checks.interpreter_stage(compiled.graph, images, report))
-        for other, built, _ in made:
-            with connect(built, where_from(values)) as client:
-                few = images[:limit] if limit else images
-                stages.append(checks.device_stage(built.target.name, client, few, report))
-                for image in images[:TRACED]:
-                    found = checks.first_difference(other.graph, client, image)
-                    differences += [f"{built.target.name}: {found}"] if found else []
-    result = checks.compare(stages, labels)
-    _report_validation(checks.Report(result.rows, result.histogram, differences), class_names(compiled), compiled)
+def test_images(
+    graph: ir.Graph, spec: str, everything: bool = False, count: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the images of a data set that a model is tried on, and the index of the right score for each.
 
-
-def _images(compiled: Compiled, spec: str, everything: bool, count: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the images to compare on, and the index of the right score for each."""
-    shape = compiled.program.image
+    graph: of either stage. everything: the training images too. count: instead, so many of random pixels.
+    """
+    shape = graph.tensors[graph.input].shape
     if count is not None:
         return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8), None
     data = load_data(spec)
@@ -173,53 +134,14 @@ def _images(compiled: Compiled, spec: str, everything: bool, count: int | None) 
     x, y = data.x_test, data.y_test
     if everything:
         x, y = np.concatenate([data.x_train, x]), np.concatenate([data.y_train, y])
-    trained = list(compiled.graph.meta.trained_classes)
-    known = np.isin(y, trained) & same_data(compiled.graph.meta, shape, data)
+    trained = list(graph.meta.trained_classes)
+    known = np.isin(y, trained) & same_data(graph.meta, shape, data)
     if not known.any():
         return x, None
     index = {label: place for place, label in enumerate(trained)}
     if everything:  # exactness is the point: keep images of unknown classes, and count them as wrong
         return x, np.array([index.get(int(label), -1) for label in y])
     return x[known], np.array([index[int(label)] for label in y[known]])
-
-
-def _float_stages(path: Path, keras: str | None, compiled: Compiled, images: np.ndarray) -> list[checks.Stage]:
-    if keras is None:
-        return []
-    from bnngen.cli.model import require_training
-
-    require_training()
-    from bnngen.export.keras_model import run_keras
-    from bnngen.export.session import run_onnx
-
-    return [
-        checks.Stage("Keras", run_keras(find_model(keras, ".keras", "bnngen train"), images), False),
-        checks.Stage("ONNX (onnxruntime)", run_onnx(path, images), False),
-    ]
-
-
-def _report_validation(report: checks.Report, names: list[str], compiled: Compiled) -> None:
-    def share(value: float | None) -> str:
-        return "" if value is None else f"{value:.2%}"
-
-    verdict = {None: "", True: "bit for bit", False: "NO"}
-    table(
-        ["", "images", "accuracy", "same class as above", "same scores as above"],
-        [(r.name, r.images, share(r.accuracy), share(r.agreement), verdict[r.exact]) for r in report.rows],
-        (1, 2, 3),
-    )
-    say("predicted: " + ", ".join(f"{n} {c}" for n, c in zip(names, report.histogram, strict=True)))
-    steps = len(compiled.program.inference())
-    for difference in report.differences:
-        err.print(difference, style="red", markup=False)
-    if not report.passed:
-        raise BnngenError(
-            "the stages do not agree bit for bit",
-            why="after quantization there is no tolerance",
-            fix="try --kernels ref; if that agrees, a kernel variant is wrong",
-        )
-    traced = min(TRACED, max(row.images for row in report.rows))
-    say(f"every score is equal; for {traced} of the images the checksums of all {steps} layers are equal too")
 
 
 @click.command()
@@ -323,4 +245,4 @@ def _check_made_from(model: str, target: str, folder: Path) -> None:
         )
 
 
-COMMANDS = (run, validate, learn, flash)
+COMMANDS = (run, learn, flash)

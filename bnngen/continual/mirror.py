@@ -51,7 +51,7 @@ class LatentPath:
     @property
     def feature_scale(self) -> float:
         """Real value of one step of the feature stream."""
-        return self.graph.tensors[self.head.tensor].scale or 1.0
+        return self.graph.tensors[self.head.tensor].uniform_scale
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -86,7 +86,7 @@ def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
         capacity=capacity,
         latent_words=latent.size // latent.channels * -(-latent.channels // 32),
         stream_type=features.dtype,
-        **_operand_constants(config, Fraction(features.scale or 1.0), step, zero),
+        **_operand_constants(config, Fraction(features.uniform_scale), step, zero),
         **_step_constants(config, head, step),
     )
 

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 
 from bnngen import ir
 from bnngen.errors import UsageError
+from bnngen.passes.align_operands import align_operands
+from bnngen.passes.binary_layers import binary_layers
+from bnngen.passes.check_values import check_values
 from bnngen.passes.drop_softmax import drop_softmax
+from bnngen.passes.end_in_scores import end_in_scores
 from bnngen.passes.fuse_chains import fuse_chains
 from bnngen.passes.integerize import integerize
+from bnngen.passes.sign_before_pool import sign_before_pool
+from bnngen.passes.unpack_bits import unpack_bits
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,14 @@ class Options:
 Pass = Callable[[ir.Graph, Options], ir.Graph]
 
 PIPELINE: tuple[Pass, ...] = (
+    check_values,  # NaN, infinity and variances of 0 are refused
     drop_softmax,  # the largest score wins with or without it
+    binary_layers,  # bits times +-s is a binary convolution, dense layers too
+    sign_before_pool,  # max pool -> sign decides on bits
+    unpack_bits,  # real-valued layers read bits as +1 and -1
+    end_in_scores,  # a last layer other than Dense gets a Scores node
     fuse_chains,  # conv -> relu -> batch norm -> sign becomes one step with one epilogue
+    align_operands,  # the image, codes and bits take the scale of what they are added to
     integerize,  # scales from the calibrated ranges; weights, thresholds and multipliers in integers
 )
 

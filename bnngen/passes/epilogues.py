@@ -1,82 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn the element-wise end of a chain into integers: multipliers and shifts, or thresholds.
-
-An accumulator `acc` stands for the real value `unit[c] * acc + bias[c]`. What follows it, relu and batch
-norm in the orders that `fuse_chains` lets through, is monotone in acc for every channel.
-"""
+"""Turn a chain that stays real into integers: multipliers and shifts (docs/numerics.md, "Affine", "Piecewise")."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 
 import numpy as np
 
 from bnngen import ir
 from bnngen.errors import ModelError
+from bnngen.passes.curves import Accumulator
+from bnngen.passes.forms import Form, compose
 
 Array = np.ndarray
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 MAX_SHIFT = 30
 NARROW_ERROR = 1 / 16  # of an output step: below this, 32-bit arithmetic is as good as 64-bit
+SCORE_MAX = 2**30
 
 
 @dataclass(frozen=True)
-class Accumulator:
-    """What an integer accumulator means, and the values it can take, per channel.
+class Output:
+    """Where an epilogue writes: the scale of every channel, float64 [C], and the integers it may use."""
 
-    unit, bias: float64 [C]; real value = unit * acc + bias. lo, hi: int64 [C], reachable range.
-    """
+    scales: Array
+    lo: int
+    hi: int
 
-    unit: Array
-    bias: Array
-    lo: Array
-    hi: Array
+    def clipped(self, clip: ir.Clip | None) -> Output:
+        """Return the output narrowed to a clip. Raises ModelError where its limits differ from channel to channel."""
+        if clip is None:
+            return self
+        lo, hi = (self._limit(value) for value in (clip.lo, clip.hi))
+        return Output(self.scales, lo, hi)
 
+    def _limit(self, value: float) -> int:
+        limits = set(self.limits(value).tolist())
+        if len(limits) != 1:
+            raise ModelError(f"a clip at {value:g} has another integer in every channel")  # `scales` prevents it
+        return int(limits.pop())
 
-@dataclass(frozen=True)
-class Tail:
-    """The links behind an accumulator: relu before the batch norm, batch norm, relu after it."""
-
-    relu_before: bool
-    norm: ir.BatchNorm | None
-    relu_after: bool
-
-    @classmethod
-    def of(cls, links: tuple[ir.Node, ...]) -> Tail:
-        """Read the links of a chain after its first; a final Sign is the caller's business."""
-        kinds = [type(link) for link in links if not isinstance(link, ir.Sign)]
-        norm = next((link for link in links if isinstance(link, ir.BatchNorm)), None)
-        if norm is None:
-            return cls(False, None, ir.Clip in kinds)
-        place = kinds.index(ir.BatchNorm)
-        return cls(ir.Clip in kinds[:place], norm, ir.Clip in kinds[place:])
+    def limits(self, value: float) -> Array:
+        """Return a real limit as an integer of every channel: nearest, inside the type."""
+        return np.clip(np.rint(value / self.scales), self.lo, self.hi)
 
 
-# ------------------------------------------------------------------------------------------- affine
-
-
-def affine_rule(acc: Accumulator, tail: Tail, out: ir.Tensor) -> ir.Affine:
-    """Return the epilogue that computes the chain into `out` (docs/numerics.md, "Affine")."""
-    assert out.scale is not None
-    gain, offset = _real_affine(acc, tail)
-    gain, offset = gain / out.scale, offset / out.scale
-    lo, hi = ir.TYPE_RANGE[out.dtype]
-    lowest = np.maximum(acc.lo, 0) if tail.relu_before else acc.lo
-    shift = _shift(gain, offset, np.maximum(np.abs(lowest), np.abs(acc.hi)))
+def affine_rule(acc: Accumulator, form: Form, out: Output, limits: tuple[int, int] | None = None) -> ir.Affine:
+    """Return the epilogue that computes the chain into `out`. limits: of the accumulator, where a clip comes first."""
+    gain, offset = compose(acc.unit, acc.bias, form.first)
+    gain, offset, out = gain / out.scales, offset / out.scales, out.clipped(form.after)
+    acc_lo, acc_hi = limits or (INT32_MIN, INT32_MAX)
+    ends = (np.clip(acc.lo, acc_lo, acc_hi), np.clip(acc.hi, acc_lo, acc_hi)) if limits else (acc.lo, acc.hi)
+    shift = _shift(gain, offset, np.maximum(*(np.abs(end) for end in ends)))
     mult, bias = _fixed(gain, offset, shift)
-    rule = ir.Affine(mult.astype(np.int32), bias, shift, 0 if tail.relu_after else lo, hi)
-    return replace(rule, acc_lo=0) if tail.relu_before else rule
+    return ir.Affine(mult.astype(np.int32), bias, shift, out.lo, out.hi, acc_lo, acc_hi)
 
 
-def _real_affine(acc: Accumulator, tail: Tail) -> tuple[Array, Array]:
-    """Return (gain, offset), float64 [C]: the chain is gain * acc + offset, clamps apart."""
-    if tail.norm is None:
-        return acc.unit, acc.bias
-    norm = tail.norm
-    slope = norm.gamma.astype(np.float64) / np.sqrt(norm.variance.astype(np.float64) + norm.epsilon)
-    return acc.unit * slope, (acc.bias - norm.mean.astype(np.float64)) * slope + norm.beta.astype(np.float64)
+def piecewise_rule(acc: Accumulator, form: Form, out: Output) -> ir.Piecewise:
+    """Return the epilogue of a chain with one slope: an affine rule on each side of the slope's zero."""
+    assert form.bend is not None
+    negative = form.bend.negative.astype(np.float64)
+    positive = np.ones_like(negative) if form.bend.positive is None else form.bend.positive.astype(np.float64)
+    gain, offset = compose(acc.unit, acc.bias, form.first)
+    knot, starts_below = _knot(acc, gain, offset)
+    sides = []
+    for factor in (np.where(starts_below, negative, positive), np.where(starts_below, positive, negative)):
+        side = compose(gain * factor, offset * factor, form.second)
+        sides.append([part / out.scales for part in side])
+    out = out.clipped(form.after)
+    gains, offsets = (np.stack(parts) for parts in zip(*sides, strict=True))
+    shift = _shift(gains, offsets, np.maximum(np.abs(acc.lo), np.abs(acc.hi)))
+    mult, bias = _fixed(gains, offsets, shift)
+    rules = [ir.Affine(m.astype(np.int32), b, shift, out.lo, out.hi) for m, b in zip(mult, bias, strict=True)]
+    return ir.Piecewise(knot, *rules)
+
+
+def _knot(acc: Accumulator, gain: Array, offset: Array) -> tuple[Array, Array]:
+    """Return the first integer not below the slope's zero, and whether integers below it are negative values."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zero = np.where(gain == 0, acc.lo, np.ceil(-offset / gain))
+    knot = np.clip(zero, acc.lo, acc.hi + 1).astype(np.int32)
+    return knot, np.where(gain == 0, offset >= 0, gain > 0)  # a constant is on the side of `above`
+
+
+def score_rule(acc: Accumulator, form: Form, limits: tuple[int, int] | None = None) -> tuple[ir.Affine, float]:
+    """Return the rule that makes int32 scores, all of one scale, and that scale: the largest reaches 2^30."""
+    gain, offset = compose(acc.unit, acc.bias, form.first)
+    lo, hi = limits or (INT32_MIN, INT32_MAX)
+    ends = [np.abs(gain * np.clip(end, lo, hi) + offset) for end in (acc.lo, acc.hi)]
+    scale = float(np.max(ends)) / SCORE_MAX or 1.0
+    out = Output(np.full(len(gain), scale), INT32_MIN, INT32_MAX)
+    return affine_rule(acc, form, out, limits), scale
 
 
 def _fixed(gain: Array, offset: Array, shift: int) -> tuple[Array, Array]:
@@ -99,74 +113,3 @@ def _shift(gain: Array, offset: Array, reach: Array) -> int:
             precise = (reach.max() + 1) / 2.0 ** (shift + 1) <= NARROW_ERROR
             return shift if precise else wide
     return wide
-
-
-# ---------------------------------------------------------------------------------------- threshold
-
-
-def threshold_rule(acc: Accumulator, tail: Tail) -> ir.Threshold:
-    """Return the exact integer thresholds of a chain that ends in a sign (docs/numerics.md, "Threshold").
-
-    The chain is monotone in the accumulator, so one bisection over the reachable values finds where the
-    sign changes. The predicate is exact: rational arithmetic, and squares instead of square roots.
-    Levels are int64: reachable values may lie beyond int32 here, where only the type of the input is known.
-    `int32_levels` is the last step.
-    """
-    channels = len(acc.unit)
-    level = np.zeros(channels, np.int64)
-    flip = np.zeros(channels, np.int8)
-    for c in range(channels):
-        level[c], flip[c] = _level(_negative(acc, tail, c), int(acc.lo[c]), int(acc.hi[c]))
-    return ir.Threshold(level, flip)
-
-
-def int32_levels(rule: ir.Threshold) -> ir.Threshold:
-    """Return the rule with int32 levels, which mean the same for every accumulator below 2^31 - 1.
-
-    Lowering proves that a sum stays in int32, and refuses one in front of a sign that reaches 2^31 - 1; so a
-    level above 2^31 - 1 means "always" and may be 2^31 - 1, one below -2^31 means "never" and may be -2^31.
-    """
-    return replace(rule, level=np.clip(rule.level, INT32_MIN, INT32_MAX).astype(np.int32))
-
-
-def _level(negative: Callable[[int], bool], lo: int, hi: int) -> tuple[int, int]:
-    """Return (level, flip) of one channel whose accumulator lies in [lo, hi]."""
-    first, last = negative(lo), negative(hi)
-    if first == last:
-        return (hi + 1 if first else lo), 0
-    below, above = lo, hi  # negative(below) == first, negative(above) == last
-    while above - below > 1:
-        middle = (below + above) // 2
-        if negative(middle) == first:
-            below = middle
-        else:
-            above = middle
-    return above, 0 if first else 1
-
-
-def _negative(acc: Accumulator, tail: Tail, c: int) -> Callable[[int], bool]:
-    """Return the exact predicate "the chain's value is below 0" for channel c."""
-    unit, bias, norm = Fraction(float(acc.unit[c])), Fraction(float(acc.bias[c])), tail.norm
-    if norm is not None:
-        gamma, beta = Fraction(float(norm.gamma[c])), Fraction(float(norm.beta[c]))
-        mean = Fraction(float(norm.mean[c]))
-        variance = Fraction(float(norm.variance[c])) + Fraction(norm.epsilon)
-
-    def predicate(value: int) -> bool:
-        x = unit * value + bias
-        if tail.relu_before:
-            x = max(x, Fraction(0))
-        if tail.relu_after:
-            return False
-        return x < 0 if norm is None else _sum_negative(gamma * (x - mean), beta, variance)
-
-    return predicate
-
-
-def _sum_negative(a: Fraction, b: Fraction, v: Fraction) -> bool:
-    """True when a + b * sqrt(v) < 0, without taking the root."""
-    if a < 0 and b <= 0 or a <= 0 and b < 0:
-        return not (a == 0 and v == 0)
-    if a >= 0 and b >= 0:
-        return False
-    return a * a > b * b * v if a < 0 else a * a < b * b * v

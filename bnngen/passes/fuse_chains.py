@@ -1,91 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gather what one kernel computes: an accumulator and the element-wise steps behind it.
 
-A kernel ends in an epilogue (docs/numerics.md, "Affine" and "Threshold"), so a convolution, its ReLU, its
-batch norm and the sign that follows are one step. Which sequences an epilogue can express is written as a
-pattern over one letter a node; a chain grows while its letters match:
-
-    C  Conv2D, BinaryConv2D, hidden Dense     R  Relu     B  BatchNorm     S  Sign
-    P  average pools                          A  Add
-
-A ReLU *before* the batch norm clamps the accumulator at 0, which needs a zero that is the same integer for
-every channel: not with a bias, nor with a kernel scale that is not positive. The chain then ends at the
-ReLU, and the batch norm starts one of its own.
+A run is a layer and all element-wise nodes behind it that nobody else reads. It becomes one chain where one epilogue
+can express it (`forms`), otherwise as few as its order allows: each takes the longest expressible part of what is left.
+Where a quantizer or the scores end a run, and the layer's accumulator is exact, the layer stands alone.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-import numpy as np
-
 from bnngen import ir
+from bnngen.passes.binary_layers import shift_by
+from bnngen.passes.curves import falls
+from bnngen.passes.fixed import Fixed, accumulator, fixed_tensors, has_no_bias
+from bnngen.passes.forms import ELEMENTS, ENDS, KERNELS, LAYERS, expressible
+from bnngen.passes.naming import kept, unused
+from bnngen.passes.scales import image_of
 
-LETTER = {
-    ir.Conv2D: "C",
-    ir.BinaryConv2D: "C",
-    ir.Dense: "C",
-    ir.AveragePool: "P",
-    ir.GlobalAveragePool: "P",
-    ir.Add: "A",
-    ir.Clip: "R",
-    ir.BatchNorm: "B",
-    ir.Sign: "S",
-}
-EXPRESSIBLE = re.compile(r"(C(RB|B)?R?S?|PB?R?S?|AR?|BR?S?|R|S)")
+Links = tuple[ir.Node, ...]
 
 
 def fuse_chains(graph: ir.Graph, options: object) -> ir.Graph:
-    """Return the graph with every chain as one `ir.Chain`; the final Dense stays as it is."""
+    """Return the graph with every chain as one `ir.Chain`; a Dense that gives the scores stays as it is."""
+    fixed = fixed_tensors(graph, image_of(graph))
     nodes: list[ir.Node] = []
+    tensors = dict(graph.tensors)
     done: set[str] = set()
     for node in graph.nodes:
         if node.output in done:
             continue
-        if type(node) not in LETTER or node.output == graph.output:
+        scores = isinstance(node, ir.Dense) and node.output == graph.output
+        if scores or not isinstance(node, (*KERNELS, *ELEMENTS, *ENDS)):
             nodes.append(node)
             continue
-        links = _grow(graph, node)
-        done.update(link.output for link in links)
-        nodes.append(ir.Chain(node.name, node.inputs, links[-1].output, tuple(links)))
+        run = _run(graph, node)
+        done.update(link.output for link in run)
+        for links in _cut(_exactly(graph, run, fixed, tensors)):
+            nodes.append(ir.Chain(links[0].name, links[0].inputs, links[-1].output, links))
     used = {graph.input, graph.output} | {name for node in nodes for name in (*node.inputs, node.output)}
-    tensors = {name: tensor for name, tensor in graph.tensors.items() if name in used}
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+    return replace(graph, nodes=tuple(nodes), tensors={name: tensors[name] for name in tensors if name in used})
 
 
-def _grow(graph: ir.Graph, first: ir.Node) -> list[ir.Node]:
-    links = [first]
-    while (following := _next(graph, links[-1])) is not None and expressible([*links, following]):
-        links.append(following)
-    return links
+def _run(graph: ir.Graph, first: ir.Node) -> Links:
+    """Return the node and the element-wise ones behind it, as far as each is the only reader of the one before."""
+    run, stays = [first], kept(graph)
+    while run[-1].output not in stays and not isinstance(run[-1], ENDS):
+        readers = graph.consumers(run[-1].output)
+        if len(readers) != 1 or not isinstance(readers[0], (*ELEMENTS, *ENDS)):
+            break
+        run.append(readers[0])
+    return tuple(run)
 
 
-def _next(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
-    """Return the only reader of the node's output; None where the output itself is needed."""
-    consumers = graph.consumers(node.output)
-    if len(consumers) != 1 or consumers[0].output == graph.output or node.output in _kept(graph):
-        return None
-    return consumers[0]
+def _exactly(graph: ir.Graph, run: Links, fixed: dict[str, Fixed], tensors: dict[str, ir.Tensor]) -> list[Links]:
+    """Part the layer from the rest where its exact accumulator decides codes or scores. Its bias goes to the rest."""
+    layer, rest = run[0], run[1:]
+    if not (isinstance(layer, LAYERS) and rest and isinstance(rest[-1], ir.Levels | ir.Scores)):
+        return [run]
+    bare, shifted = layer, rest
+    if not has_no_bias(layer):
+        total = unused(graph, f"{layer.output}.sum")
+        bare = replace(layer, bias=None, output=total)
+        shifted = (shift_by(f"{layer.name}.bias", total, layer.output, layer.bias), *rest)
+    if not _whole(shifted) or accumulator(bare, fixed.get(layer.inputs[0])) is None:
+        return [run]
+    tensors[bare.output] = replace(tensors[layer.output], name=bare.output)
+    return [(bare,), shifted]
 
 
-def _kept(graph: ir.Graph) -> set[str]:
-    """Tensors that must exist as such: what learning cuts at and reads."""
-    meta = graph.meta
-    return {part.tensor for part in (meta.latent, meta.head) if part is not None}
+def _cut(parts: list[Links]) -> list[Links]:
+    """Return chains that one epilogue each can express."""
+    chains = []
+    for links in parts:
+        while links:
+            length = len(links) if _whole(links) else _longest(links)
+            chains.append(links[:length])
+            links = links[length:]
+    return chains
 
 
-def expressible(links: list[ir.Node]) -> bool:
-    """True when one epilogue can compute the links after the first."""
-    letters = "".join(LETTER.get(type(link), "?") for link in links)
-    if not EXPRESSIBLE.fullmatch(letters):
+def _longest(links: Links) -> int:
+    return max(n for n in range(1, len(links) + 1) if not isinstance(links[n - 1], ENDS) and expressible(links[:n]))
+
+
+def _whole(links: Links) -> bool:
+    """True when one epilogue computes all of the links."""
+    *body, last = links
+    if not isinstance(last, ENDS):
+        return expressible(links)
+    layer = bool(body) and isinstance(body[0], KERNELS)
+    if isinstance(last, ir.Scores):
+        bent = any(isinstance(link, ir.PRelu) for link in body)
+        return not body or not layer and not bent and expressible(tuple(body))
+    if layer and not (isinstance(body[0], LAYERS) and isinstance(last, ir.Sign)):
         return False
-    return not letters.startswith("CRB") or has_common_zero(links[0])
-
-
-def has_common_zero(node: ir.Node) -> bool:
-    """True when the accumulator's 0 is the real 0 in every channel, and larger means larger."""
-    if getattr(node, "bias", None) is not None and np.any(node.bias != 0):
-        return False
-    scale = getattr(node, "kernel_scale", None)
-    return scale is None or bool(np.all(scale > 0))
+    return falls(tuple(body[layer:]), 1) is not None

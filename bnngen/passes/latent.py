@@ -39,12 +39,14 @@ def latent_ops(graph: ir.Graph) -> LatentOps | None:
     tensor = graph.tensors[cut.tensor]
     _check_real(graph, tensor)
     lo, hi = ir.TYPE_RANGE[tensor.dtype]
-    step = Fraction(tensor.scale or 1.0)
-    level = [min(max(math.ceil(Fraction(value) / step), lo), hi + 1) for value in cut.threshold]
+    steps = [Fraction(float(scale)) for scale in tensor.scales]
+    cuts = zip(cut.threshold, steps, strict=True)
+    level = [min(max(math.ceil(Fraction(value) / step), lo), hi + 1) for value, step in cuts]
     rule = ir.Threshold(np.array(level, np.int32), np.zeros(len(level), np.int8))
 
     def levels(values: tuple[float, ...]) -> np.ndarray:
-        return np.array([min(max(round(Fraction(value) / step), lo), hi) for value in values], np.int16)
+        pairs = zip(values, steps, strict=True)
+        return np.array([min(max(round(Fraction(value) / step), lo), hi) for value, step in pairs], np.int16)
 
     return LatentOps(
         ir.Binarize("pack", (cut.tensor,), LATENT, rule),

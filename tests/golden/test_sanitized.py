@@ -52,7 +52,8 @@ VARIANTS = {
 
 def cut_at(graph: ir.Graph, tensor: str) -> ir.Graph:
     """The graph with its latent cut at another tensor, with levels on either side of the middle of its range."""
-    (lo, hi), channels = graph.meta.ranges[tensor], graph.tensors[tensor].channels
+    seen, channels = graph.meta.ranges[tensor], graph.tensors[tensor].channels
+    lo, hi = min(seen.lo), max(seen.hi)
     levels = ((((3 - i) * lo + i * hi) / 3,) * channels for i in (1, 2))
     latent = ir.Latent(tensor, ((lo + hi) / 2,) * channels, *levels)
     return replace(graph, meta=replace(graph.meta, latent=latent))
