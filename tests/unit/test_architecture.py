@@ -28,13 +28,14 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "continual": {"ir", "interp", "passes", "data", "lower"},
     "session": {"continual"},
     "validate": {"ir", "interp"},
+    "layer_errors": {"ir", "interp"},
     "device": {"targets", "resources"},
     "report": set(),
     "export": {"ir", "frontend", "train"},
     "train": {"data"},
     "cli": {
-        "analysis", "continual", "data", "device", "export", "interp", "ir", "lower", "pipeline", "plan",
-        "report", "session", "targets", "train", "validate", "frontend", "passes", "resources",
+        "analysis", "continual", "data", "device", "export", "interp", "ir", "layer_errors", "lower", "pipeline",
+        "plan", "report", "session", "targets", "train", "validate", "frontend", "passes", "resources",
     },
 }  # fmt: skip
 

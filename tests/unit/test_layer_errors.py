@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The per-layer table must point at the layer that is wrong, and at no other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bnngen import ir, layer_errors
+from bnngen.errors import DataError, ModelError
+from bnngen.passes import Options, run_passes
+from tests import graphs
+
+
+def quiet(what, done, total):
+    pass
+
+
+def measure(real, integer, **options):
+    """Over the images that the graph was calibrated on: nothing saturates unless a test wants it."""
+    return layer_errors.layer_errors((real, integer), graphs.pixels(real, 32, seed=99), quiet, **options)
+
+
+def plain():
+    """Real-valued layers without a shortcut: every tensor has a scale of its own."""
+    b = graphs.Builder((8, 8, 3), 5)
+    for name in ("a", "b", "c"):
+        b.conv(f"{name}_conv", 16)
+        b.norm(f"{name}_bn")
+        b.relu(f"{name}_relu")
+    b.pool("pool")
+    b.dense("logits", 4)
+    return b.finish()
+
+
+@pytest.fixture(scope="module")
+def real():
+    return graphs.residual()
+
+
+@pytest.fixture(scope="module")
+def report(real):
+    return measure(real, run_passes(real))
+
+
+def rows(report):
+    return {layer.name: layer for layer in report.layers}
+
+
+def test_what_moves_integers_is_exact_and_what_rounds_is_not(report):
+    table = rows(report)
+    for name in ("image", "t_relu", "t_pool", "block1_sign"):
+        assert table[name].alone.exact and table[name].alone.snr == math.inf, name
+    assert table["image"].accumulated.exact
+    for name in ("stem_bn", "block1_bn", "t_bn", "pool", "logits"):
+        assert not table[name].alone.exact and 20 < table[name].alone.snr < 120, name
+    assert not table["t_relu"].accumulated.exact, "exact by itself, on inputs that are not"
+
+
+def test_layers_carry_the_names_of_the_float_graph(real, report):
+    names = {node.name for node in real.nodes} | {"image"}
+    assert {layer.name for layer in report.layers} <= names
+    assert report.layers[-1].name == "logits" and report.images == 32
+
+
+def test_the_ratio_is_that_of_the_scores(report):
+    expected, found = report.scores
+    noise = np.square(found - expected).sum()
+    ratio = 10 * math.log10(np.square(np.float64(expected)).sum() / noise)
+    assert report.layers[-1].accumulated.snr == pytest.approx(ratio)
+
+
+def test_wrong_signs_have_a_ratio_too(real):
+    report = measure(real, run_passes(real, Options(8)))
+    block = rows(report)["block2_sign"].accumulated
+    assert 0.5 < block.signs < 1 and 0 <= block.upward <= 1
+    assert block.snr == pytest.approx(-10 * math.log10(4 * (1 - block.signs)))
+
+
+def test_six_decibels_a_bit(real):
+    """8 bits less are 48 dB less where weights do not enter: a batch norm behind a binary convolution."""
+    wide, narrow = (rows(measure(real, run_passes(real, Options(bits))))["block1_bn"].alone.snr for bits in (16, 8))
+    assert 40 < wide - narrow < 60
+
+
+@pytest.mark.parametrize("name", ["a_relu", "b_relu", "pool"])
+def test_a_spoiled_range_shows_as_the_worst_layer(name):
+    real = plain()
+    assert rows(measure(real, run_passes(real, Options(8))))[name].saturated < 0.01
+    seen = real.meta.ranges[name]
+    spoiled = ir.ChannelRange(*(tuple(value / 20 for value in part) for part in (seen.lo, seen.hi, seen.clip)))
+    meta = replace(real.meta, ranges={**real.meta.ranges, name: spoiled})
+    report = measure(real, run_passes(replace(real, meta=meta), Options(8)))
+    assert report.worst == (name,)
+    assert rows(report)[name].saturated > 0.1
+    assert [layer.name for layer in report.layers if layer.saturated > 0.1] == [name]
+
+
+@pytest.mark.parametrize("name", ["stem_bn", "block1_bn", "t_bn"])
+def test_spoiled_weights_show_as_the_worst_layer(real, name):
+    integer = run_passes(real)
+    broken = tuple(
+        replace(node, weights=np.roll(node.weights, 1, axis=-1)) if node.output == name else node
+        for node in integer.nodes
+    )
+    report = measure(real, replace(integer, nodes=broken))
+    assert report.worst == (name,)
+    good = rows(measure(real, integer))
+    assert all(row.alone == good[row.name].alone for row in report.layers if row.name != name)
+
+
+def test_all_exact_is_nobodys_fault():
+    """An image that is exact, and nothing behind it that rounds, saturates or multiplies."""
+    quality = layer_errors.Quality(math.inf, True)
+    layer = layer_errors.LayerError("a", ir.S8, (1.0, 1.0), quality, quality, 0.0, None)
+    assert layer_errors.LayerReport((layer,), (np.zeros((1, 2)), np.zeros((1, 2)))).worst == ()
+
+
+def test_somebody_elses_layers(real, report):
+    """The float graph itself as the outside reference gives the accumulated ratio; unknown names give none."""
+    from bnngen import interp
+
+    def outside(pixels):
+        values = interp.evaluate(real, graphs.scaled(pixels, real.meta))
+        return {name: values[name] for name in ("stem_bn", "pool")} | {"unknown": values["pool"]}
+
+    table = rows(measure(real, run_passes(real), outside=outside))
+    assert table["stem_bn"].outside == pytest.approx(table["stem_bn"].accumulated.snr)
+    assert table["pool"].outside == pytest.approx(table["pool"].accumulated.snr)
+    assert table["block1_bn"].outside is None
+    with pytest.raises(ModelError, match="no layer in common"):
+        measure(real, run_passes(real), outside=lambda pixels: {"unknown": pixels})
+
+
+def test_the_size_of_a_batch_changes_nothing(real, report, monkeypatch):
+    monkeypatch.setattr(layer_errors, "BATCH_BYTES", 1)
+    for one, other in zip(measure(real, run_passes(real)).layers, report.layers, strict=True):
+        assert one.accumulated.snr == pytest.approx(other.accumulated.snr) and one.saturated == other.saturated
+
+
+def test_images_that_do_not_fit(real):
+    integer = run_passes(real)
+    good = graphs.pixels(real, 2)
+    for images in (good[:, :4], good.astype(np.float32), good[:0]):
+        with pytest.raises(DataError, match="cannot be compared on"):
+            layer_errors.layer_errors((real, integer), images, quiet)
+
+
+def test_graphs_of_two_models(real):
+    with pytest.raises(ModelError, match="not made from this float graph"):
+        layer_errors.layer_errors((graphs.chain(), run_passes(real)), graphs.pixels(real, 1), quiet)
