@@ -75,6 +75,7 @@ class GraphBuilder:
         self.initializers: list[TensorProto] = []
         self.real: list[str] = [spelling.INPUT]
         self._names = {spelling.INPUT, spelling.OUTPUT}
+        self._node_names: set[str] = set()
         self._vectors: dict[str, Value] = {}
         self._points: dict[str, Value] = {}
         self._bits: set[str] = set()
@@ -86,12 +87,7 @@ class GraphBuilder:
 
     def fresh(self, name: str) -> str:
         """Return `name`, or a variant of it that no tensor bears yet."""
-        candidate, count = name, 1
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
-        return candidate
+        return _free(name, self._names)
 
     def chain(self, layer: str, inputs: Sequence[str], steps: Sequence[Step], output: str = "") -> str:
         """Append one node after the other; return the last output, named `output` or as the layer.
@@ -103,7 +99,7 @@ class GraphBuilder:
             name = self.fresh((output or layer) if is_last else f"{layer}/{step.part or 'out'}")
             constants = [self._constant(f"{layer}/{part}", array) for part, array in step.constants]
             domain, _, op = step.op.rpartition(".")
-            node_name = f"{layer}/{step.part}" if step.part else layer
+            node_name = _free(f"{layer}/{step.part}" if step.part else layer, self._node_names)
             node = helper.make_node(op, [*inputs, *constants], [name], node_name, domain=domain, **step.attributes)
             self.nodes.append(node)
             self._note_kind(node, inputs)
@@ -128,14 +124,15 @@ class GraphBuilder:
         if not value.is_map:
             return value
         if value.tensor not in self._vectors:
-            size = int(np.prod(value.shape))
+            size, name = int(np.prod(value.shape)), value.flat or f"{value.tensor}/vector"
+            part = "flatten" if any(node.name == name for node in self.nodes) else ""
             steps = [
                 Step("nhwc", "Transpose", attributes={"perm": spelling.TO_NHWC}),
-                Step("", "Reshape", (("shape", np.array([-1, size], np.int64)),)),
+                Step(part, "Reshape", (("shape", np.array([-1, size], np.int64)),)),
             ]
             if value.shape[:2] == (1, 1):
                 steps = [Step("flatten", "Flatten", attributes={"axis": 1})]
-            tensor = self.chain(value.flat or f"{value.tensor}/vector", [value.tensor], steps)
+            tensor = self.chain(name, [value.tensor], steps)
             self._vectors[value.tensor] = Value(tensor, (size,), value.binary)
         return self._vectors[value.tensor]
 
@@ -184,3 +181,13 @@ class GraphBuilder:
         name = self.fresh(name)
         self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return `name`, or the first variant of it that is not taken, and take it."""
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate

@@ -268,7 +268,7 @@ def test_cuts_that_are_none(tmp_path):
 def test_a_model_without_a_classifier_has_no_head(tmp_path):
     start = image()
     model = tf.keras.Model(start, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(start)))
-    assert "does not end in a Dense layer" in refuse(model, tmp_path).message
+    assert "does not end in a Dense layer" in refuse(model, tmp_path, cut="features").message
     config = ExportConfig(tmp_path / "model.keras", tmp_path / "model.onnx", Calibration(pixels_for(model)),
                           info_for(), cut="none")  # fmt: skip
     result = export_model(config, silent)

@@ -206,7 +206,7 @@ def test_same_model_same_bytes(tmp_path):
 
 
 def test_ranges_and_levels_are_those_of_keras(tmp_path):
-    """Every range of a Keras layer's tensor equals the minimum and maximum that Keras computes itself."""
+    """Every channel's range equals the minimum and maximum that Keras computes itself."""
     model = residual(layers.Input((8, 8, 1)))
     exported = export_and_run(model, tmp_path, cut="a_add")
     meta = load_onnx(exported.result.path).meta
@@ -214,7 +214,10 @@ def test_ranges_and_levels_are_those_of_keras(tmp_path):
     taps = tf.keras.Model(model.input, [model.get_layer(name).output for name in names + ["a_add"]])
     *values, cut = (v.numpy() for v in taps(real_images(pixels_for(model), info_for())))
     for name, value in zip(names, values, strict=True):
-        np.testing.assert_allclose(meta.ranges[name], (value.min(), value.max()), atol=1e-4)
+        axes, seen = tuple(range(value.ndim - 1)), meta.ranges[name]
+        np.testing.assert_allclose(seen.lo, value.min(axis=axes), atol=1e-4)
+        np.testing.assert_allclose(seen.hi, value.max(axis=axes), atol=1e-4)
+        assert (np.array(seen.clip) <= seen.reach).all() and (np.array(seen.clip) >= seen.reach / 4).all()
     assert meta.latent.tensor == "a_add" and exported.result.latent_bytes == 4 * 4 * 4
     for c, threshold in enumerate(meta.latent.threshold):
         channel = cut[..., c]
@@ -225,4 +228,37 @@ def test_ranges_and_levels_are_those_of_keras(tmp_path):
         assert abs(meta.latent.low[c] - channel[channel < threshold].mean()) < 1e-3
         assert abs(meta.latent.high[c] - channel[channel >= threshold].mean()) < 1e-3
         assert abs(threshold - (meta.latent.low[c] + meta.latent.high[c]) / 2) < 1e-6
-    assert meta.head == ir.HeadInput("pool", min(0.0, meta.ranges["pool"][0]), meta.ranges["pool"][1], 10)
+    features = values[names.index("pool")]
+    assert (meta.head.tensor, meta.head.capacity) == ("pool", 10)
+    np.testing.assert_allclose((meta.head.lo, meta.head.hi), (min(0.0, features.min()), features.max()), atol=1e-4)
+
+
+def test_a_flattened_map_has_one_range(tmp_path):
+    image = layers.Input((4, 5, 3))
+    x = layers.Conv2D(3, 1, name="conv")(image)
+    exported = export_and_run(randomize(tf.keras.Model(image, head(x)), 12), tmp_path)
+    ranges = load_onnx(exported.result.path).meta.ranges
+    assert len(ranges["conv"].lo) == 3
+    assert ranges["flat"].lo == (min(ranges["conv"].lo),) and ranges["flat"].hi == (max(ranges["conv"].hi),)
+
+
+@pytest.mark.parametrize("method", ["mse", "percentile", "minmax"])
+def test_the_method_of_calibration_is_in_the_file(tmp_path, method):
+    exported = export_and_run(residual(layers.Input((8, 8, 1))), tmp_path, method=method)
+    meta = load_onnx(exported.result.path).meta
+    assert meta.source["calibration_method"] == method
+    assert {len(seen.clip) > 0 for seen in meta.ranges.values()} == {method != "minmax"}
+
+
+def test_a_model_that_does_not_end_in_dense_is_for_inference(tmp_path):
+    """The default says so and goes on; who asked for a cut gets an error (test_refusals.py)."""
+    image = layers.Input((6, 6, 2))
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(image))
+    model = randomize(tf.keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x)), 13)
+    exported = export_and_run(model, tmp_path)
+    assert_same(exported)
+    result = exported.result
+    assert result.cut is None and result.features is None and result.capacity == 0
+    assert "does not end in a Dense layer" in result.note and "inference" in result.note
+    meta = load_onnx(result.path).meta
+    assert meta.latent is None and meta.head is None
