@@ -127,7 +127,7 @@ def _stream_limits(form: Form) -> tuple[int, int] | None:
 def _accumulator(chain: ir.Chain, ctx: Context) -> Accumulator:
     """Return the accumulator of a chain that has no weights."""
     first, sources = chain.links[0], [ctx.tensor(name) for name in chain.inputs]
-    channels, ends = ctx.graph.tensors[chain.links[0].output].channels, ir.TYPE_RANGE[sources[0].dtype]
+    channels, ends = ctx.graph.tensors[chain.output].channels, ir.TYPE_RANGE[sources[0].dtype]
     unit = np.array(sources[0].scales)
     if isinstance(first, ir.Mul):
         other = ir.TYPE_RANGE[sources[1].dtype]
