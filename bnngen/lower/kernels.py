@@ -56,6 +56,11 @@ def ungrouped(s: ConvShape) -> bool:
     return s.groups == 1
 
 
+def depthwise(s: ConvShape) -> bool:
+    """Every output channel reads one input channel."""
+    return s.groups == s.in_c > 1
+
+
 def fills_a_vector(s: PoolShape) -> bool:
     """The channels are at least 128 bits."""
     return s.channels * s.in_type >= 16  # in_type of a stream is its size in bytes
@@ -94,6 +99,14 @@ CONV_VARIANTS = (
         ungrouped,
         pack.smlad_quads,
         lambda s: 4 * pack.round_up(s.out_c, 4) + 2 * window_elements(s),
+    ),
+    Variant("depthwise", frozenset(), depthwise, pack.taps_first),
+    Variant(
+        "gather",
+        frozenset(),
+        ungrouped,
+        pack.filters_of_16,
+        lambda s: 2 * pack.round_up(s.k_h * s.k_w * s.in_c, 16),
     ),
     Variant("ref", pack=pack.filters_first),
 )

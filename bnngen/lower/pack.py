@@ -23,6 +23,16 @@ def filters_first(weights: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(weights, -1, 0))
 
 
+def filters_of_16(weights: Array) -> Array:
+    """The order of conv2d_gather: int8 [c_out][size], each filter filled up with zeros to a multiple of 16."""
+    return _fill(filters_first(weights).reshape(weights.shape[-1], -1), 1, 16)
+
+
+def taps_first(weights: Array) -> Array:
+    """The order of conv2d_depthwise: [k_h, k_w, 1, c_out] as it stands, channels beside each other."""
+    return np.ascontiguousarray(weights)
+
+
 def binary_filters(weights: Array) -> Array:
     """+1/-1 [k_h, k_w, c_in, c_out] -> uint32 [c_out, k_h, k_w, words]: the order of bconv2d_ref."""
     return pack_bits(filters_first(weights))

@@ -171,7 +171,8 @@ def binary_cases() -> Iterator[Case]:
     for i, geometry in enumerate(GEOMETRY):
         for pad_value in (0, 1):
             shapes.append(("geometry", conv_shape(33 + i, 7, pad_value=pad_value, **geometry)))
-    for groups, in_c, out_c in ((2, 66, 6), (3, 96, 33), (32, 32, 64), (2, 128, 128)):
+    grouped = ((2, 66, 6), (3, 96, 33), (32, 32, 64), (2, 128, 128), (31, 31, 31), (33, 33, 66), (19, 57, 38))
+    for groups, in_c, out_c in grouped:
         for pad_value in (0, 1):
             shapes.append(("groups", conv_shape(in_c, out_c, groups=groups, pad_value=pad_value)))
     deep = dict(in_h=6, in_w=5, k_h=5, k_w=5, pad_top=2, pad_left=2, pad_bottom=2, pad_right=2)
@@ -192,11 +193,17 @@ def integer_cases() -> Iterator[Case]:
         for c, o in ((1, 1), (2, 2), (3, 32), (4, 9), (5, 8), (7, 33), (8, 64), (31, 3), (33, 4), (57, 40))
     ]
     shapes += [("geometry", conv_shape(3 + i, 7, **geometry)) for i, geometry in enumerate(GEOMETRY)]
-    shapes += [("groups", conv_shape(6, 4, groups=2)), ("depthwise", conv_shape(9, 9, groups=9))]
+    shapes += [("groups", conv_shape(6, 4, groups=2)), ("groups", conv_shape(64, 6, groups=2))]
+    for channels, multiple in ((2, 1), (3, 2), (9, 1), (31, 1), (32, 1), (33, 1), (57, 1), (64, 1), (33, 3)):
+        shapes.append(("depthwise", conv_shape(channels, channels * multiple, groups=channels)))
+    for geometry in GEOMETRY:
+        shapes.append(("depthwise geometry", conv_shape(5, 5, groups=5, **geometry)))
+    large = dict(k_h=12, k_w=12, pad_top=5, pad_left=5, pad_bottom=6, pad_right=6)
+    shapes += [("large", conv_shape(2, 3, **large)), ("large", conv_shape(3, 3, groups=3, **large))]
     for number, (name, shape) in enumerate(shapes):
         for in_type in (S8, S16):
             full = replace(shape, in_type=in_type, out_type=(S16, S8)[number % 2], arithmetic=number // 2 % 3)
-            for fill in FILLS if name == "channels" else ("random",):
+            for fill in FILLS if name in ("channels", "depthwise") else ("random",):
                 yield from conv_case(name, full, fill, binary=False, seed=1000 + number)
 
 

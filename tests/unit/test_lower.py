@@ -153,7 +153,11 @@ def test_the_best_variant_of_the_target_is_chosen():
         assert choose("bconv2d", shape_of(1), frozenset({feature}), "auto").name == variant
         assert choose("bconv2d", shape_of(1), frozenset({feature}), "ref").name == "ref"
         assert choose("bconv2d", shape_of(2), frozenset({feature}), "auto").name == "ref"
-    assert choose("conv2d", shape_of(1), frozenset(), "auto").name == "ref"
+    for groups, variant in ((1, "gather"), (2, "ref"), (32, "depthwise")):
+        assert choose("conv2d", shape_of(groups), frozenset(), "auto").name == variant
+        assert choose("conv2d", shape_of(groups), frozenset(), "ref").name == "ref"
+    one = replace(shape_of(1), in_c=1)
+    assert choose("conv2d", one, frozenset({"neon"}), "auto").name == "neon"  # one channel is one group
     with pytest.raises(UsageError):
         choose("conv2d", shape_of(1), frozenset(), "fast")
 

@@ -63,6 +63,19 @@ def test_octets_put_eight_channels_beside_each_other():
     assert octets[1, 0].tolist() == [8, 0, 0, 0, 0, 0, 0, 0] and octets[:, 2:].max() == 0
 
 
+def test_filters_of_16_are_filled_with_zeros():
+    w = np.arange(1, 2 * 9 + 1, dtype=np.int8).reshape(3, 3, 1, 2)
+    filters = pack.filters_of_16(w)
+    assert filters.shape == (2, 16) and filters.dtype == np.int8
+    assert filters[1].tolist() == [*range(2, 19, 2)] + [0] * 7
+
+
+def test_taps_first_puts_the_channels_of_a_tap_beside_each_other():
+    w = np.arange(2 * 3 * 5, dtype=np.int8).reshape(3, 2, 5, 1).transpose(0, 1, 3, 2)
+    taps = pack.taps_first(w)
+    assert taps.flags.c_contiguous and taps.reshape(3, 2, 5)[1, 0].tolist() == [10, 11, 12, 13, 14]
+
+
 def test_smlad_quads_swap_the_middle_inputs():
     w = np.arange(5 * 3, dtype=np.int8).reshape(1, 1, 5, 3)
     quads = pack.smlad_quads(w)

@@ -5,7 +5,7 @@
 #include "small_weights.h"
 
 #include "bnn/kernels/bconv2d_x64.h"
-#include "bnn/kernels/conv2d_ref.h"
+#include "bnn/kernels/conv2d_gather.h"
 #include "bnn/kernels/dense_ref.h"
 #include "bnn/kernels/map_ref.h"
 #include "bnn/kernels/pool_ref.h"
@@ -19,11 +19,11 @@ BNN_OUTLINE void k0_quantize_input_ref(const void *in, const bnn_affine *affine,
     bnn_quantize_input_ref(&shape, (const uint8_t *)in, affine, out, 0, 4);
 }
 
-BNN_OUTLINE void k1_conv2d_ref(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
+BNN_OUTLINE void k1_conv2d_gather(const void *in, const void *w, const bnn_affine *affine, void *out, void *scratch)
 {
     static const bnn_conv_shape shape = {4, 4, 1, 4, 4, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0, BNN_S8, BNN_S8, BNN_HIGH};
 
-    bnn_conv2d_ref(&shape, in, (const int8_t *)w, affine, out, scratch, 0, 4);
+    bnn_conv2d_gather(&shape, in, (const int8_t *)w, affine, out, scratch, 0, 4);
 }
 
 BNN_OUTLINE void k2_binarize_ref(const void *in, const void *level, const void *flip, void *out)
@@ -97,7 +97,7 @@ void bnn_small_front(bnn_small *self, const uint8_t *image)
     k0_quantize_input_ref(image, &bnn_small_input_affine, a + 32);
     trace(self, 0, a + 32, 16);
     /* 1. stem: conv2d 3x3, stride 1, [4,4,1] s8 -> [4,4,2] s8 */
-    k1_conv2d_ref(a + 32, bnn_small_stem_w, &bnn_small_stem_affine, a + 0, NULL);
+    k1_conv2d_gather(a + 32, bnn_small_stem_w, &bnn_small_stem_affine, a + 0, a + 48);
     trace(self, 1, a + 0, 32);
 }
 

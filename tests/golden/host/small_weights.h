@@ -18,7 +18,7 @@ extern const int32_t bnn_small_input_mult[1];
 extern const int32_t bnn_small_input_bias[1];
 extern const int32_t bnn_small_stem_mult[2];
 extern const int64_t bnn_small_stem_bias[2];
-extern const int8_t bnn_small_stem_w[18];
+extern const int8_t bnn_small_stem_w[32];
 extern const int32_t bnn_small_sign_level[2];
 extern const uint32_t bnn_small_sign_flip[1];
 extern const int32_t bnn_small_block_mult[2];
