@@ -25,18 +25,18 @@ class Size:
 
 
 SIZES = {
-    "quicknet-nano-s": Size((32, 32, 64), 1, 16),
-    "quicknet-nano": Size((32, 64, 128), 2, 28),  # 32x32x3: 15 M multiply-accumulates
-    "quicknet-nano-l": Size((64, 128, 256), 3, 28),
+    "quicknet-nano-s": Size((32, 64, 128), 1, 16),  # Cortex-M0+, 36 KiB of RAM
+    "quicknet-nano": Size((32, 64, 128), 2, 28),  # Cortex-M4; 15 M multiply-accumulates at 32x32x3
+    "quicknet-nano-l": Size((64, 128, 256), 3, 64),  # Cortex-M7, 320 KiB of RAM
 }
-SMALLEST = {"quicknet-nano-s": 4, "quicknet-nano": 4, "quicknet-nano-l": 4}
+SMALLEST = 4
 # The ReLU of the float twin is behind the convolution, as in the binary one.
 SIGNS = Signs(relu=False)
 
 
 def quicknet_nano(name: str, parts: Parts, shape: Shape, classes: int) -> tf.keras.Model:
     """Build one of SIZES. shape: [H, W, C] of the images; classes: outputs of the head."""
-    require_side(shape, SMALLEST[name], name, "two poolings")
+    require_side(shape, SMALLEST, name, "two poolings")
     size = SIZES[name]
     image = layers.Input(shape, name="image")
     x = parts.stem(image, parts.filters(size.filters[0]), 2 if min(shape[:2]) >= size.strided_from else 1)
