@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ def average_pool(site: Site, values: list[Value]) -> Value:
 def pool(site: Site, value: Value, operation: str, window: tuple[Any, Any, str]) -> Value:
     """Append a pooling. window: its size, its stride, "same" or "valid"."""
     value = with_zeros(site, value)
+    if value.shape[:2] == (1, 1):  # a window over one pixel, whatever its size
+        return value
     size, stride, padding = pair(window[0]), pair(window[1]), window[2]
     pads = same_pads(value.shape, size, stride) if padding.lower() == "same" else NO_PADS
     attributes = {"kernel_shape": size, "strides": stride, "pads": pads}
@@ -54,6 +57,8 @@ def global_max_pool(site: Site, values: list[Value]) -> Value:
 
 def global_average(site: Site, value: Value, keep: bool) -> Value:
     """Append the mean of each channel: a vector, or where axes are kept a map of one pixel."""
+    if value.shape[:2] == (1, 1):
+        return value if keep else replace(value, flat=site.name)
     steps = [Step("", "GlobalAveragePool"), Step("flatten", "Flatten", attributes={"axis": 1})]
     channels = value.shape[-1]
     if keep:
@@ -65,5 +70,7 @@ def global_average(site: Site, value: Value, keep: bool) -> Value:
 def global_max(site: Site, value: Value) -> Value:
     """Append the largest value of each channel, as a window over the whole map."""
     height, width, channels = value.shape
+    if (height, width) == (1, 1):
+        return value if len(site.shape) > 1 else replace(value, flat=site.name)
     attributes = {"kernel_shape": (height, width), "strides": (1, 1), "pads": NO_PADS}
     return site.emit([value], [Step("", "MaxPool", (), attributes)], (1, 1, channels))

@@ -107,7 +107,7 @@ def reshaped(site: Site, value: Value) -> Value:
         return replace(value, flat=value.flat or site.name) if value.is_map else value
     if value.is_map and as_map(shape) == here:
         return replace(value, flat="")
-    if set(as_map(shape)[:2]) == {1} and (value.flat or not value.is_map or here[:2] == (1, 1)):
+    if as_map(shape)[:2] == (1, 1):
         return replace(site.builder.point(site.builder.vector(value)), flat="")
     if value.is_map and not value.flat and _splits(shape, here):
         axes = shape[2:] if len(shape) > 3 or here[1] != 1 else shape[1:]

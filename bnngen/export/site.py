@@ -115,8 +115,10 @@ def affine(part: str, value: Value, gain: Any, shift: Any) -> Step:
 
 
 def clip(part: str, low: float, high: float) -> Step:
-    """Return the node that computes min(max(x, low), high)."""
-    constants = (("min", np.array(low, np.float32)), ("max", np.array(high, np.float32)))
+    """Return the node that computes min(max(x, low), high). Infinity is the largest float32: files hold numbers."""
+    most = np.finfo(np.float32).max
+    low, high = (np.array(np.clip(limit, -most, most), np.float32) for limit in (low, high))
+    constants = (("min", low), ("max", high))
     return Step(part, "Clip", constants)
 
 
