@@ -12,6 +12,19 @@ from bnngen import interp, ir
 SAME3 = ir.Window((3, 3), (1, 1), (1, 1, 1, 1))
 
 
+def _dorefa(bits: int) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """round(clip(x, 0, 1) * n) / n, ties to even: cut i lies at (i + 1/2) / n, closed where i + 1 is even."""
+    n = 2**bits - 1
+    return (np.arange(n) + 0.5) / n, (np.arange(n) % 2).astype(np.int8), 0, 1 / n
+
+
+QUANTIZERS = {
+    "ternary": (np.array([-0.05, 0.05]), np.array([1, 1], np.int8), -1, 1.0),
+    "heaviside": (np.array([0.0]), np.array([0], np.int8), 0, 1.0),
+    **{f"dorefa{bits}": _dorefa(bits) for bits in range(1, 8)},
+}
+
+
 class Builder:
     """Adds one layer after another; every random number comes from one seeded generator."""
 
@@ -71,6 +84,58 @@ class Builder:
         tensor = self.tensors[self.last]
         node = ir.MaxPool(name, (self.last,), name, window)
         return self._append(node, self._map_shape(window, tensor.channels), tensor.dtype)
+
+    def element(self, node_type: type[ir.Node], name: str, *values: object) -> str:
+        """Any op of one input whose output has the input's shape; Sign has `sign`."""
+        node = node_type(name, (self.last,), name, *values)
+        return self._append(node, self.tensors[self.last].shape)
+
+    def slopes(self, name: str, both: bool = False, least: float = 0.0) -> str:
+        """PReLU, or DPReLU with `both`; slopes at least `least`."""
+        c = self.tensors[self.last].channels
+        values = [self.rng.uniform(least, 1.5, c).astype(np.float32) for _ in range(1 + both)]
+        return self.element(ir.PRelu, name, *values)
+
+    def levels(self, name: str, kind: str) -> str:
+        """A quantizer: "ternary", "heaviside", or "dorefa1" to "dorefa7"."""
+        return self.element(ir.Levels, name, *QUANTIZERS[kind])
+
+    def few_valued_conv(self, name: str, channels: int, values: list[int], window: ir.Window = SAME3) -> str:
+        """Convolution whose weights are small integers times a step of each output channel."""
+        c_in = self.tensors[self.last].channels
+        step = self.rng.choice(np.float32([0.25, 0.5, 3, 0.1]), channels)
+        w = self.rng.choice(np.float32(values), (*window.kernel, c_in, channels)) * step
+        return self._append(ir.Conv2D(name, (self.last,), name, w, window), self._map_shape(window, channels))
+
+    def mul(self, name: str, other: str) -> str:
+        shape = max(self.tensors[self.last].shape, self.tensors[other].shape, key=len)
+        return self._append(ir.Mul(name, (self.last, other), name), shape)
+
+    def concat(self, name: str, *others: str) -> str:
+        shapes = [self.tensors[n].shape for n in (self.last, *others)]
+        dtype = self.tensors[self.last].dtype
+        node = ir.Concat(name, (self.last, *others), name)
+        return self._append(node, (*shapes[0][:-1], sum(s[-1] for s in shapes)), dtype)
+
+    def channels(self, name: str, index: list[int]) -> str:
+        tensor = self.tensors[self.last]
+        node = ir.Channels(name, (self.last,), name, np.array(index))
+        return self._append(node, (*tensor.shape[:-1], len(index)), tensor.dtype)
+
+    def thermometer(self, name: str, cuts: list[int]) -> str:
+        """Bits of the image: one channel for each cut and image channel."""
+        c = self.tensors["image"].channels
+        source, value = np.repeat(np.arange(c), len(cuts)), np.tile(cuts, c)
+        node = ir.Encode(name, ("image",), name, source, value, False, 1 / 128, -1.0)
+        return self._append(node, (*self.tensors["image"].shape[:2], len(source)), ir.BITS)
+
+    def average_pool(self, name: str, window: ir.Window) -> str:
+        shape = self._map_shape(window, self.tensors[self.last].channels)
+        return self._append(ir.AveragePool(name, (self.last,), name, window), shape)
+
+    def flatten(self, name: str) -> str:
+        tensor = self.tensors[self.last]
+        return self._append(ir.Flatten(name, (self.last,), name), (tensor.size,), tensor.dtype)
 
     def pool(self, name: str) -> str:
         node = ir.GlobalAveragePool(name, (self.last,), name)

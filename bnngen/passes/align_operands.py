@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring tensors of fixed integers to the scale of those that they meet.
 
-An addition or a concatenation of the image, of codes or of unpacked bits with a stream tensor, and a table's input, need
-a scale that can be chosen. In front of them an element-wise chain that changes nothing is inserted; it becomes a Requantize.
+An addition or a concatenation of the image, of codes or of unpacked bits with a stream tensor, and a table's
+input, need a scale that can be chosen. In front of them an element-wise chain that changes nothing is inserted;
+it becomes a Requantize.
 """
 
 from __future__ import annotations

@@ -21,18 +21,19 @@ SCORE_MAX = 2**30
 
 @dataclass(frozen=True)
 class Output:
-    """Where an epilogue writes: the scale of every channel, float64 [C], and the integers it may use."""
+    """Where an epilogue writes: the scale of every channel, float64 [C], the integers it may use, offsets in steps."""
 
     scales: Array
     lo: int
     hi: int
+    offsets: Array | float = 0.0
 
     def clipped(self, clip: ir.Clip | None) -> Output:
         """Return the output narrowed to a clip. Raises ModelError where its limits differ from channel to channel."""
         if clip is None:
             return self
         lo, hi = (self._limit(value) for value in (clip.lo, clip.hi))
-        return Output(self.scales, lo, hi)
+        return Output(self.scales, lo, hi, self.offsets)
 
     def _limit(self, value: float) -> int:
         limits = set(self.limits(value).tolist())
@@ -42,13 +43,13 @@ class Output:
 
     def limits(self, value: float) -> Array:
         """Return a real limit as an integer of every channel: nearest, inside the type."""
-        return np.clip(np.rint(value / self.scales), self.lo, self.hi)
+        return np.clip(np.rint(value / self.scales - self.offsets), self.lo, self.hi)
 
 
 def affine_rule(acc: Accumulator, form: Form, out: Output, limits: tuple[int, int] | None = None) -> ir.Affine:
     """Return the epilogue that computes the chain into `out`. limits: of the accumulator, where a clip comes first."""
     gain, offset = compose(acc.unit, acc.bias, form.first)
-    gain, offset, out = gain / out.scales, offset / out.scales, out.clipped(form.after)
+    gain, offset, out = gain / out.scales, offset / out.scales - out.offsets, out.clipped(form.after)
     acc_lo, acc_hi = limits or (INT32_MIN, INT32_MAX)
     ends = (np.clip(acc.lo, acc_lo, acc_hi), np.clip(acc.hi, acc_lo, acc_hi)) if limits else (acc.lo, acc.hi)
     shift = _shift(gain, offset, np.maximum(*(np.abs(end) for end in ends)))
@@ -65,8 +66,8 @@ def piecewise_rule(acc: Accumulator, form: Form, out: Output) -> ir.Piecewise:
     knot, starts_below = _knot(acc, gain, offset)
     sides = []
     for factor in (np.where(starts_below, negative, positive), np.where(starts_below, positive, negative)):
-        side = compose(gain * factor, offset * factor, form.second)
-        sides.append([part / out.scales for part in side])
+        side, shift_by = compose(gain * factor, offset * factor, form.second)
+        sides.append([side / out.scales, shift_by / out.scales - out.offsets])
     out = out.clipped(form.after)
     gains, offsets = (np.stack(parts) for parts in zip(*sides, strict=True))
     shift = _shift(gains, offsets, np.maximum(np.abs(acc.lo), np.abs(acc.hi)))

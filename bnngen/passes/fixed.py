@@ -41,7 +41,8 @@ def codes_of(levels: ir.Levels, channels: int) -> Fixed | None:
     """Return what a quantizer writes; None where its codes are too many for int16."""
     lo, hi = int(levels.start), int(levels.start) + len(levels.cuts)
     dtype = smallest_type(min(lo, 0), hi)
-    return Fixed(dtype, np.full(channels, float(levels.step)), lo, hi) if dtype else None
+    step = float(np.float32(levels.step))  # as the float stage has it; with float32 weights products stay exact
+    return Fixed(dtype, np.full(channels, step), lo, hi) if dtype else None
 
 
 def fixed_tensors(graph: ir.Graph, image: Fixed) -> dict[str, Fixed]:

@@ -19,6 +19,7 @@ from bnngen.passes.curves import Accumulator, int32_levels, steps_rule, threshol
 from bnngen.passes.epilogues import affine_rule, piecewise_rule, score_rule
 from bnngen.passes.fixed import Fixed, fixed_tensors
 from bnngen.passes.forms import KERNELS, LAYERS, Form, acc_limits, read
+from bnngen.passes.offsets import with_offsets
 from bnngen.passes.scales import Types, image_of, input_rule, plain_scale, stream_types
 from bnngen.passes.tables import table
 from bnngen.passes.weights import quantize, quantize_jointly
@@ -50,6 +51,8 @@ def integerize(graph: ir.Graph, options: HasBits) -> ir.Graph:
     fixed = fixed_tensors(graph, image_of(graph))
     types = stream_types(graph, options.activation_bits, fixed)
     shapes = {name: graph.tensors[name].shape for name in graph.tensors}
+    if options.activation_bits == 8:
+        types = replace(types, tensors=with_offsets(graph, types.tensors))
     known = types.tensors | {n: ir.Tensor(n, shapes[n], v.dtype, plain_scale(v.scales)) for n, v in fixed.items()}
     known |= {name: tensor for name, tensor in graph.tensors.items() if tensor.dtype == ir.BITS}
     pixels = ir.Tensor(graph.input, shapes[graph.input], ir.U8)
@@ -137,7 +140,7 @@ def _accumulator(chain: ir.Chain, ctx: Context) -> Accumulator:
         factor = pool_factor(first, sources[0].shape)
         unit, ends = unit / factor, (ends[0] * factor, ends[1] * factor)
     lo, hi = (np.full(channels, end, np.int64) for end in ends)
-    return Accumulator(unit, np.zeros(channels), lo, hi)
+    return Accumulator(unit, sources[0].scales * sources[0].offsets, lo, hi)
 
 
 def _scores(chain: ir.Chain, ctx: Context) -> tuple[ir.Node, ir.Tensor]:
@@ -173,12 +176,21 @@ def _conv(layer: ir.Conv2D | ir.Dense, chain: ir.Chain, out: ir.Tensor, ctx: Con
     window, groups = (ir.Window((1, 1)), 1) if dense else (layer.window, layer.groups)
     quantized = quantize(weights, groups, np.array(source.scales))
     integers, unit = quantized.integers, quantized.unit
-    bias = np.zeros(len(unit)) if layer.bias is None else layer.bias.astype(np.float64)
+    bias = unit * _sum_of_offsets(integers, source.offsets)
+    bias = bias if layer.bias is None else bias + layer.bias.astype(np.float64)
     bound = np.abs(integers).sum(axis=(0, 1, 2), dtype=np.int64) * -ir.TYPE_RANGE[source.dtype][0]
     rule = _layer_rule(Accumulator(unit, bias, -bound, bound), chain, out, ctx)
     if isinstance(rule, ir.Threshold):
         integers, rule = _unflip(integers, rule)
     return ir.Conv2D(chain.name, chain.inputs, chain.output, integers, window, groups, None, rule)
+
+
+def _sum_of_offsets(integers: Array, offsets: Array) -> Array:
+    """Return what the offsets of the input add to the accumulator of each output channel, float64 [c_out]."""
+    c_in, c_out = integers.shape[-2:]
+    of_group = offsets.reshape(-1, c_in)
+    taps = integers.sum(axis=(0, 1), dtype=np.float64)
+    return (taps * np.repeat(of_group, c_out // len(of_group), axis=0).T).sum(axis=0)
 
 
 def _layer_rule(acc: Accumulator, chain: ir.Chain, out: ir.Tensor, ctx: Context) -> ir.Affine | ir.Threshold:

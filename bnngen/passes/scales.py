@@ -34,7 +34,7 @@ class Types:
 
     def output(self, name: str) -> Output:
         """Return where an epilogue writes the tensor."""
-        return Output(self.tensors[name].scales, *self.limits[name])
+        return Output(self.tensors[name].scales, *self.limits[name], self.tensors[name].offsets)
 
 
 def plain_scale(scales: Array) -> float | tuple[float, ...]:
