@@ -87,11 +87,13 @@ def _never_wins(net: Net, tensor: str, value: float) -> bool:
 
 
 def grouped(net: Net, op: Op) -> list[Op] | None:
-    """Split -> Convs -> Concat: one convolution with groups."""
+    """Split -> Convs -> Concat, or Split -> Signs -> Convs -> Concat: one convolution with groups."""
     convs = [net.writer(name, "conv") for name in op.inputs] if op.kind == "concat" else []
     if len(convs) < 2 or None in convs:
         return None
-    parts = [net.writer(conv.inputs[0], "channels") for conv in convs]
+    signs = [net.writer(conv.inputs[0], "sign") for conv in convs]
+    binary = None not in signs
+    parts = [net.writer(before.inputs[0], "channels") for before in (signs if binary else convs)]
     if None in parts or any(part.inputs != parts[0].inputs for part in parts):
         return None
     same = ("window", "fill")
@@ -102,19 +104,24 @@ def grouped(net: Net, op: Op) -> list[Op] | None:
     whole = np.concatenate([part["index"] for part in parts])
     if not np.array_equal(whole, np.arange(net.channels(parts[0].inputs[0]))):
         return None
+    return _merged(net, op, convs, parts[0].inputs, signs[0] if binary else None)
+
+
+def _merged(net: Net, op: Op, convs: list[Op], source: tuple[str, ...], sign: Op | None) -> list[Op]:
+    """Return the one convolution of `source`, behind a sign of all its channels where there is one."""
     weights, bias = np.concatenate([conv["weights"] for conv in convs]), None
     if any(conv["bias"] is not None for conv in convs):
         bias = np.concatenate([
             np.zeros(len(conv["weights"]), np.float32) if conv["bias"] is None else conv["bias"] for conv in convs
         ])
+    made = []
+    if sign is not None:
+        bits = net.temporary(source[0], net.shapes[source[0]])
+        made.append(Op("sign", sign.name, source, bits, sign.node))
+        source = (bits,)
     first = convs[0]
-    merged = Op("conv", _common_name(convs), parts[0].inputs, op.output, first.node, first.args)
-    return [merged.changed(parts[0].inputs, weights=weights, bias=bias, group=len(convs))]
-
-
-def _common_name(convs: list[Op]) -> str:
-    """Return the name of the layer that was split into these convolutions."""
-    return convs[0].name.rsplit("_", 1)[0] if convs[0].name.endswith("_1") else convs[0].name
+    merged = Op("conv", first.name, source, op.output, first.node, first.args)
+    return [*made, merged.changed(source, weights=weights, bias=bias, group=len(convs))]
 
 
 def binary_weights(net: Net, op: Op) -> list[Op] | None:
@@ -142,4 +149,13 @@ def binary_weights(net: Net, op: Op) -> list[Op] | None:
             Op("affine", f"{op.name}/folded", (product,), op.output, op.node, {"mult": mult, "add": bias})]
 
 
-PATTERNS = [sign_of_padding, scale_sinks, scale_into_weights, padding_of_window, grouped, binary_weights]
+def bias_behind(net: Net, op: Op) -> list[Op] | None:
+    """MatMul -> Add, Conv -> Add: a bias, where nothing else reads the product."""
+    conv = net.writer(op.inputs[0], "conv") if op.kind == "affine" and op["mult"] is None else None
+    if conv is None or len(net.readers(conv.output)) > 1:
+        return None
+    bias = op["add"] if conv["bias"] is None else conv["bias"] + op["add"]
+    return [Op("conv", conv.name, conv.inputs, op.output, conv.node, {**conv.args, "bias": bias})]
+
+
+PATTERNS = [sign_of_padding, scale_sinks, scale_into_weights, padding_of_window, grouped, bias_behind, binary_weights]

@@ -95,6 +95,7 @@ def _conv(e: Emitter, op: Op) -> Value:
 def _gemm(e: Emitter, op: Op, value: Value) -> Value:
     """The last layer: a product with the flattened map, whose features the learned head takes over."""
     vector = e.builder.vector(value)
+    e.layers[vector.tensor] = vector
     matrix = np.ascontiguousarray(op["weights"].transpose(2, 3, 1, 0).reshape(vector.shape[0], -1))
     constants = [("kernel", matrix)] + ([] if op["bias"] is None else [("bias", op["bias"])])
     name = e.name(op)

@@ -114,6 +114,10 @@ def _check_operators(model: onnx.ModelProto) -> None:
         if node.domain not in STANDARD:
             raise node_error(node, f"operators of domain {node.domain} are not recognised",
                              f"standard ONNX operators, or QONNX's {', '.join(sorted(qonnx.EXPANSIONS))}")
+        if not onnx.defs.has(node.op_type):
+            raise node_error(node, f"{node.op_type} is no operator of ONNX", "standard ONNX operators",
+                             "the tool that wrote the file could not convert this layer: tf2onnx, for example, writes "
+                             "PartitionedCall for a Conv2D with groups; split, convolve and concatenate instead")
 
 
 def _plain_constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
