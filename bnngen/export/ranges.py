@@ -13,6 +13,7 @@ from bnngen.errors import DataError
 BINS = 512  # of nonzero absolute values; bin i holds ((i - 1) * width, i * width], bin 0 holds zeros
 LEVELS = 127  # of an 8-bit tensor on either side of 0
 SHARE = 0.9999  # of the absolute values that "percentile" does not saturate
+LEAST_EXPONENT = -100  # of a histogram's range: a bin's width is then far below what a scale can be
 DIGITS = 9  # decimal ones: a float32 is known by as many
 
 
@@ -65,10 +66,11 @@ class RangeMeter:
 
         The upper edges of bins stay edges: (i + 1) >> 1 is ceil(i / 2).
         """
-        exponent = np.frexp(reach)[1].astype(np.int32)  # reach = f * 2^exponent, f below 1
+        fraction, exponent = np.frexp(reach)  # reach = fraction * 2^exponent, fraction in [1/2, 1)
+        exponent = np.maximum(exponent - (fraction == 0.5), LEAST_EXPONENT)
         wanted = np.where(reach > 0, np.maximum(self._exponent, exponent), self._exponent)
         doublings = wanted.astype(np.int64) - self._exponent
-        self._exponent = wanted
+        self._exponent = wanted.astype(np.int32)
         counts = self._counts
         used = counts[:, 1:].any(axis=1)
         for step in range(BINS.bit_length() - 1):  # then all values are in bin 1, and stay there
@@ -94,13 +96,16 @@ class RangeMeter:
         return np.where(self._exponent == np.iinfo(np.int32).min, 0, self._exponent)
 
     def _clip(self) -> np.ndarray:
-        """Return the absolute value at which 8 bits may saturate, float64; empty for "minmax"."""
+        """Return the absolute value at which 8 bits may saturate, float64; empty for "minmax".
+
+        Within half a step of the largest value it is that value: what saturates there would be rounded as far.
+        """
         if self._counts is None:
             return np.empty(0)
         width = np.ldexp(1.0 / BINS, self._safe_exponent())
         chosen = {"mse": least_error, "percentile": most_of_them}[self._method](self._counts)
         reach = np.maximum(np.abs(self._low), np.abs(self._high)).astype(np.float64)
-        return np.minimum(chosen * width, reach)
+        return np.where(chosen * width >= reach * (1 - 0.5 / LEVELS), reach, chosen * width)
 
 
 def least_error(counts: np.ndarray) -> np.ndarray:
