@@ -32,12 +32,14 @@ class Tensor:
 
     `scale` is set on integer tensors: real value = scale * stored integer, one scale for all channels or a
     tuple of one for each. A scale is never negative; 0 means that the channel's real value is always 0.
+    `offset`, one or one a channel too, is not 0 for some 8-bit tensors: real value = scale * (stored integer + offset).
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = FLOAT
     scale: float | tuple[float, ...] | None = None
+    offset: float | tuple[float, ...] = 0.0
 
     @property
     def channels(self) -> int:
@@ -51,6 +53,11 @@ class Tensor:
     def scales(self) -> Array:
         """The scale of every channel, float64 [C]; 1 where none is set."""
         return np.broadcast_to(np.float64(1.0 if self.scale is None else self.scale), (self.channels,))
+
+    @property
+    def offsets(self) -> Array:
+        """The offset of every channel in steps, float64 [C]."""
+        return np.broadcast_to(np.float64(self.offset), (self.channels,))
 
     @property
     def uniform_scale(self) -> float:

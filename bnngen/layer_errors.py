@@ -115,7 +115,7 @@ def layer_errors(
 
 def to_real(stored: Array, tensor: ir.Tensor) -> Array:
     """Return the real values, float64, that the integers of a tensor stand for."""
-    return stored * tensor.scales
+    return (stored + tensor.offsets) * tensor.scales
 
 
 def to_stored(real: Array, tensor: ir.Tensor) -> Array:
@@ -124,12 +124,12 @@ def to_stored(real: Array, tensor: ir.Tensor) -> Array:
         return real
     scales = tensor.scales
     steps = np.divide(real, scales, out=np.zeros(real.shape), where=scales > 0)
-    return np.clip(np.rint(steps), *ir.TYPE_RANGE[tensor.dtype]).astype(interp.STORAGE[tensor.dtype])
+    return np.clip(np.rint(steps - tensor.offsets), *ir.TYPE_RANGE[tensor.dtype]).astype(interp.STORAGE[tensor.dtype])
 
 
 def _outside_type(real: Array, tensor: ir.Tensor) -> Array:
     """Return which real values are beyond the type's range by more than rounding."""
-    lo, hi = ir.TYPE_RANGE[tensor.dtype]
+    lo, hi = (end + tensor.offsets for end in ir.TYPE_RANGE[tensor.dtype])
     return (real > (hi + 0.5) * tensor.scales) | (real < (lo - 0.5) * tensor.scales)
 
 
