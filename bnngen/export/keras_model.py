@@ -253,7 +253,7 @@ def key_of(tensor: Any) -> str:
 
 
 def _fixed_shape(tensor: Any, where: str) -> tuple[int, ...]:
-    shape = tuple(tensor.shape[1:])
+    shape = (None,) if tensor.shape.rank is None else tuple(tensor.shape[1:])
     if None in shape:
         raise ModelError(
             f"a shape is not fixed: {list(shape)}",
