@@ -15,20 +15,25 @@ from bnngen.passes.fixed import Fixed, fixed_tensors
 from bnngen.passes.naming import unused
 from bnngen.passes.scales import image_of
 
+JOINS = (ir.Add, ir.Concat, ir.Unary)
 EVERYTHING = (-float("inf"), float("inf"))
 
 
 def align_operands(graph: ir.Graph, options: object) -> ir.Graph:
     """Return the graph in which only streams meet streams."""
-    image = image_of(graph)
-    fixed = fixed_tensors(graph, image)
+    if not any(isinstance(_core(node), JOINS) for node in graph.nodes):
+        return graph
+    fixed = fixed_tensors(graph, image_of(graph))
     for node in list(graph.nodes):
-        core = node.links[0] if isinstance(node, ir.Chain) else node
-        joins = isinstance(core, ir.Add | ir.Unary) or isinstance(core, ir.Concat) and node.output not in fixed
+        joins = isinstance(_core(node), JOINS) and not (isinstance(node, ir.Concat) and node.output in fixed)
         for name in dict.fromkeys(node.inputs) if joins else ():
             if name in fixed:
                 graph = _with_stream(graph, name, node.output, fixed[name])
     return graph
+
+
+def _core(node: ir.Node) -> ir.Node:
+    return node.links[0] if isinstance(node, ir.Chain) else node
 
 
 def _with_stream(graph: ir.Graph, name: str, reader: str, value: Fixed) -> ir.Graph:

@@ -188,6 +188,8 @@ def _conv(layer: ir.Conv2D | ir.Dense, chain: ir.Chain, out: ir.Tensor, ctx: Con
 def _sum_of_offsets(integers: Array, offsets: Array) -> Array:
     """Return what the offsets of the input add to the accumulator of each output channel, float64 [c_out]."""
     c_in, c_out = integers.shape[-2:]
+    if not offsets.any():
+        return np.zeros(c_out)
     of_group = offsets.reshape(-1, c_in)
     taps = integers.sum(axis=(0, 1), dtype=np.float64)
     return (taps * np.repeat(of_group, c_out // len(of_group), axis=0).T).sum(axis=0)

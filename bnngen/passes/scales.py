@@ -143,8 +143,6 @@ def range_of(graph: ir.Graph, name: str) -> ir.ChannelRange:
             fix="export the model again with --calibrate DATA",
         )
     seen = graph.meta.ranges[name]
-    if isinstance(seen, tuple):
-        seen = ir.ChannelRange((seen[0],), (seen[1],))
     if not np.isfinite(np.concatenate([np.atleast_1d(part) for part in (seen.lo, seen.hi, seen.clip)])).all():
         raise ModelError(
             f"the calibrated range of tensor {name} is not finite",

@@ -54,7 +54,10 @@ def quantize_jointly(weights: Array, scales: Array) -> tuple[Array, float]:
 def _block(values: Array, allowed: Array) -> tuple[Array, Array, Array]:
     """Return integers, steps, and which channels are few-valued; only allowed ones can be."""
     axes = tuple(range(values.ndim - 1))
-    reach = np.abs(values).max(axis=axes).astype(np.float64)
+    size = np.abs(values)
+    reach = size.max(axis=axes).astype(np.float64)
+    if allowed.all() and (reach > 0).all() and ((size == reach.astype(size.dtype)) | (size == 0)).all():
+        return np.sign(values).astype(np.int8), reach, np.ones(len(reach), bool)  # binary and ternary: large layers
     step = np.where(reach > 0, reach, 1.0) / WEIGHT_MAX
     few = common_step(values.reshape(-1, values.shape[-1])) * allowed
     step = np.where(few > 0, few, step)

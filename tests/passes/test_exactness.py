@@ -164,7 +164,7 @@ def test_sign_and_pool_in_either_order_give_the_same_bits():
     np.testing.assert_array_equal(*results)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 5, 6])
+@pytest.mark.parametrize("seed", [0, 1, 2, 6, 8])
 def test_random_networks_of_bits_and_codes(seed):
     """Several layers deep: one wrong bit anywhere would show in all that follow."""
     b = ExactBuilder((7, 6, 2), seed + 40)

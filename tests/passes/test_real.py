@@ -159,7 +159,7 @@ def errors(graph: ir.Graph, bits: int) -> dict[str, float]:
     result = {}
     for name, tensor in integer.tensors.items():
         if name in want and tensor.dtype not in (ir.BITS, ir.U8):
-            difference = got[name] * tensor.scales - want[name]
+            difference = (got[name] + tensor.offsets) * tensor.scales - want[name]
             result[name] = float(np.sqrt(np.mean(difference**2)) / want[name].std())
     return result
 
