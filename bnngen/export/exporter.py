@@ -186,8 +186,12 @@ def _check_out(config: ExportConfig) -> None:
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", where=str(out), fix="create it, or choose another -o")
     if out.suffix != ".onnx":
-        raise UsageError(f"{out.name} is no name of an ONNX file", where="-o", why="another file might be overwritten",
-                         fix=f"-o {out.with_suffix('.onnx').name}")
+        raise UsageError(
+            f"{out.name} is no name of an ONNX file",
+            where="-o",
+            why="another file might be overwritten",
+            fix=f"-o {out.with_suffix('.onnx').name}",
+        )
     if out.is_dir():
         raise UsageError(f"{out} is a folder", fix="name a file: -o model.onnx")
     if Path(config.model).suffix == ".onnx" and out.exists() and out.samefile(config.model):

@@ -14,7 +14,7 @@ from bnngen.errors import ModelError
 from bnngen.frontend.importer import ELEMENTWISE, NCHW, POINT, VECTOR, Importer, attributes
 from bnngen.frontend.proto import REEXPORT, Call
 
-MOST_STEPS = 255  # of a uniform quantizer: 8 bits
+MOST_STEPS = 256  # of a uniform quantizer: 8 bits, and one step more where foreign files need a power of two
 ONE_SHAPE = "both sides have one shape"
 
 
@@ -74,9 +74,7 @@ def uniform_cuts(steps: int) -> np.ndarray:
         first = np.where(before, last, np.where(passes, first, np.nextafter(first, up)))
 
 
-def _levels(
-    importer: Importer, call: Call, cuts: np.ndarray, closed: np.ndarray, codes: tuple[int, float]
-) -> None:
+def _levels(importer: Importer, call: Call, cuts: np.ndarray, closed: np.ndarray, codes: tuple[int, float]) -> None:
     """Add a quantizer. codes: the code below the first cut, and the step."""
     value, tensor = importer.operand(call, 0, ELEMENTWISE)
     node = ir.Levels(call.name, (tensor.name,), call.outputs[0], cuts, closed, *codes)

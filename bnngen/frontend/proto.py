@@ -88,7 +88,7 @@ def check_dialect(model: onnx.ModelProto, path: Path) -> None:
             where=str(path),
             why="class names, input scaling and calibrated ranges stand in the file's metadata, and other "
             f"tools do not write them (producer: {model.producer_name or 'unknown'})",
-            fix="export the Keras model with bnngen export; ONNX files of other tools are not read yet",
+            fix=f"bnngen export {path.name}: it translates files of other tools, or export the Keras model",
         )
     versions = {entry.domain: entry.version for entry in model.opset_import}
     expected = {entry.domain: entry.version for entry in spelling.opset_imports()}

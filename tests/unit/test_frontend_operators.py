@@ -42,6 +42,7 @@ WEIGHTS = {
     "row": RNG.normal(0, 1, (C, C, 3, 1)).astype(np.float32),
     "one_pixel": RNG.normal(0, 1, (C, C, 1, 1)).astype(np.float32),
     "bits": RNG.choice([-1, 1], (9, 2, 3, 3)).astype(np.int8),
+    "dense_bits": RNG.choice([-1, 1], (C, C, 1, 1)).astype(np.int8),
     "picked": np.array([5, 0, 0, 3], np.int64),
     "channel_pads": np.array([0, 1, 0, 0, 0, 2, 0, 0], np.int64),
     "vector_pads": np.array([0, 1, 0, 2], np.int64),
@@ -51,6 +52,7 @@ WEIGHTS = {
 }
 NORM = "bn_gamma bn_beta bn_mean bn_variance"
 POOL = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}
+DENSE = {"pads": [0, 0, 0, 0], "strides": [1, 1], "dilations": [1, 1], "group": 1, "pad_value": 1.0}
 VECTOR_OF_X = [("GlobalAveragePool", "x", "g", {}), ("Flatten", "g", "v", {"axis": 1})]
 ENCODED = {"scale": 1 / 128, "offset": -1.0, "source": [0, 5, 5, 2]}
 
@@ -150,6 +152,13 @@ CASES = {
          ("bnngen.BinaryConv2D", "s bits", "c", {**KERNEL, "group": 3, "pad_value": 0.0}),
          ("Relu", "c", "y", {})],
         [ir.Sign, ir.BinaryConv2D, ir.Clip],
+        True,
+    ),
+    "binary dense layer": (
+        [*VECTOR_OF_X, ("bnngen.Sign", "v", "s", {}), ("Reshape", "s to_point", "p", {}),
+         ("bnngen.BinaryConv2D", "p dense_bits", "c", DENSE), ("Flatten", "c", "f", {"axis": 1}),
+         ("Mul", "f vector", "scores", {})],
+        [ir.GlobalAveragePool, ir.Sign, ir.BinaryConv2D, ir.Flatten, ir.BatchNorm],
         True,
     ),
     "thermometer": (
