@@ -102,6 +102,22 @@ def check_trace(graph: ir.Graph, program: Program, answer: bytes, values: dict[s
     np.testing.assert_array_equal(np.frombuffer(answer[8 * len(steps) :], "<i4"), values[graph.output])
 
 
+@pytest.mark.parametrize("compiler", ["clang -std=c99", "g++ -x c++ -std=c++11", "clang++ -x c++ -std=c++11"])
+@pytest.mark.parametrize("graph", [wide.bits_first, wide.elements], ids=["bits_first", "elements"])
+def test_newer_ops_compile_without_a_warning(compiler, graph, tmp_path):
+    """gcc as C is the Makefile's; here the others."""
+    command, target = compiler.split(), load_target("host")
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} not installed")
+    program = lower(graph(), frozenset(target.features))
+    folder = emit_project(program, make_plan(program), None, target, tmp_path / "project")
+    include = [f"-I{folder / part}" for part in ("", "bnn/include", "bnn")]
+    warnings = ["-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror"]
+    sources = [str(folder / f"{program.name}{part}.c") for part in ("", "_weights")]
+    options = ["-march=x86-64-v2", "-O1", "-fsyntax-only"]
+    subprocess.run([*command, *warnings, *options, *include, *sources], check=True, timeout=100)
+
+
 def build_alone(name: str, folder: Path) -> str:
     """Generate `small` under another name, build and run it; return the C name that it got."""
     graph, latent = tiny.small()

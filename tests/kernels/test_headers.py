@@ -10,8 +10,8 @@ import pytest
 
 from bnngen import resources
 
-NAMES = "map_ref pool_ref dense_ref element_ref move_ref encode_ref conv2d_ref bconv2d_ref bconv2d_x64"
-KERNELS = tuple(f"{name}.h" for name in NAMES.split())
+NAMES = "map_ref pool_ref dense_ref element_ref move_ref encode_ref conv2d_ref conv2d_gather conv2d_depthwise"
+KERNELS = tuple(f"{name}.h" for name in (*NAMES.split(), "bconv2d_ref", "bconv2d_x64"))
 WARNINGS = ["-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror", "-Wno-unused-function"]
 
 
