@@ -16,13 +16,12 @@ import tensorflow as tf
 
 from bnngen.errors import ModelError
 from bnngen.export.builder import DP_RELU, HEAVISIDE, SIGN, SWISH, TERNARY, UNIFORM_QUANTIZE, Step, Value
-from bnngen.export.site import Site, affine, clip, per_channel
+from bnngen.export.site import Site, affine, as_map, clip, per_channel
 
 SIGNS = (larq.quantizers.SteSign, larq.quantizers.ApproxSign, larq.quantizers.SwishSign)
 SIGN_FUNCTIONS = (
     larq.quantizers.ste_sign, larq.quantizers.approx_sign, larq.quantizers.swish_sign, larq.math.sign,
 )  # fmt: skip
-INFINITY = float("inf")
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al., 2017, as Keras has them
 
 keras = tf.keras.activations
@@ -40,7 +39,7 @@ def finish(
 
     shape: of the result where it differs from Keras's. Raises ModelError for a function that cannot be exported.
     """
-    form = Value("", shape or (values[0].shape if not steps or values[0].flat else _form(site)))
+    form = Value("", shape or (values[0].shape if not steps or values[0].flat else as_map(site.shape)))
     known = steps_of(site, form, function)
     if known is not None:
         if not steps and values[0].binary and known:
@@ -52,10 +51,6 @@ def finish(
 
     inner = site.inner("linear", site.shape).emit(values, steps, shape) if steps else values[0]
     return expand_function(site, function, inner)
-
-
-def _form(site: Site) -> tuple[int, ...]:
-    return (site.shape[0], 1, site.shape[1]) if len(site.shape) == 2 else site.shape
 
 
 def steps_of(site: Site, form: Value, function: Any) -> list[Step] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bnngen.export.activations import SWISH, activate, elu, negative_slope, two_slopes
+from bnngen.export.activations import activate, elu, negative_slope, two_slopes
 from bnngen.export.builder import BIT_PLANES, THERMOMETER, Step, Value
 from bnngen.export.site import Site, affine, clip
 
@@ -179,11 +179,6 @@ def encoding(site: Site, values: list[Value]) -> Value:
         "value": [int(number) for number in layer.value],
     }
     return site.emit(values, [Step("", operation, attributes=attributes)])
-
-
-def swish(site: Site, values: list[Value]) -> Value:
-    """x * sigmoid(x)."""
-    return site.emit(values, [Step("", SWISH)])
 
 
 # ------------------------------------------------------------------------------------------ two tensors

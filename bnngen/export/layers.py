@@ -56,12 +56,8 @@ class Handler:
 
 def _admitted(site: Site, value: Value, handler: Handler) -> Value:
     """Return the input as the layer takes it. Raises ModelError where it does not."""
-    if isinstance(value, shapes.SplitChannels) and not handler.split:
-        raise site.error(
-            "the layer reads channels on several axes",
-            why="maps are [height, width, channel]; groups of channels exist only inside a shuffle",
-            fix="shuffle channels by reshape to [H, W, groups, C / groups], transpose, reshape",
-        )
+    if not handler.split:
+        value = shapes.whole_channels(site, value)
     if any(value.pads) and not handler.padded:
         value = with_zeros(site, value)
     return site.builder.vector(value) if value.flat and not handler.flat else value

@@ -17,17 +17,19 @@ from bnngen.export.activations import activate, negative_slope
 from bnngen.export.builder import Value
 from bnngen.export.elementwise import INFINITY, add, line, multiply, subtract
 from bnngen.export.pooling import global_average, global_max, pool
-from bnngen.export.shapes import gather, join, pad_channels, padded, reshaped, transposed
+from bnngen.export.shapes import gather, join, pad_channels, padded, reshaped, transposed, whole_channels
 from bnngen.export.site import Operand, Site, clip, with_zeros
 
 
 def operation(site: Site, values: list[Value]) -> Value:
     """Append a TensorFlow operation. Raises ModelError for one that is not in the table."""
     symbol = site.layer.symbol
-    function = OPERATIONS.get(symbol.removeprefix("compat.v1."))
-    if function is None:
+    name = symbol.removeprefix("compat.v1.")
+    if name not in OPERATIONS:
         raise _unsupported(site, f"operation {symbol} is not supported")
-    return function(site, values)
+    if name not in MOVES:
+        values = [with_zeros(site, whole_channels(site, value)) for value in values]
+    return OPERATIONS[name](site, values)
 
 
 def _unsupported(site: Site, message: str) -> ModelError:
@@ -233,10 +235,11 @@ def _stride(site: Site, item: Any, size: int) -> int:
 def _pad(site: Site, values: list[Value]) -> Value:
     paddings = np.asarray(argument(site, 1, "paddings"), np.int64).tolist()
     mode, fill = argument(site, 2, "mode", "CONSTANT"), argument(site, 4, "constant_values", 0) or 0
-    (images, *pixels, channels), (value,) = paddings, values
+    (images, *pixels, channels), value = paddings, whole_channels(site, values[0])
     if mode.upper() != "CONSTANT" or any(images) or (any(channels) and fill):
         raise _unsupported(site, f"padding {paddings} with {mode} {fill} is not supported")
     if any(map(any, pixels)):
+        value = with_zeros(site, value) if fill else value
         (top, bottom), (left, right) = (*pixels, [0, 0])[:2]
         value = padded(value, (top, left, bottom, right))
         value = with_zeros(site, value, float(fill)) if fill or any(channels) else value
@@ -244,7 +247,7 @@ def _pad(site: Site, values: list[Value]) -> Value:
 
 
 def _reshape(site: Site, values: list[Value]) -> Value:
-    return reshaped(site, values[0])
+    return reshaped(site, with_zeros(site, values[0]))
 
 
 def _transpose(site: Site, values: list[Value]) -> Value:
@@ -290,6 +293,8 @@ def _image_axes(numbers: Any) -> tuple[int, int]:
     numbers = numbers[1:3] if len(numbers) == 4 else numbers
     return (numbers[0], numbers[-1])
 
+
+MOVES = ("identity", "stop_gradient", "pad", "reshape", "transpose")  # take padding, and shuffles half-way, as they are
 
 OPERATIONS: dict[str, Callable[[Site, list[Value]], Value]] = {
     "__operators__.add": _add,

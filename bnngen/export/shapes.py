@@ -23,6 +23,17 @@ class SplitChannels(Value):
     index: tuple[int, ...] = ()
 
 
+def whole_channels(site: Site, value: Value) -> Value:
+    """Return the value. Raises ModelError in the middle of a shuffle, which only a reshape or a transpose can go on."""
+    if isinstance(value, SplitChannels):
+        raise site.error(
+            "the layer reads channels on several axes",
+            why="maps are [height, width, channel]; groups of channels exist only inside a shuffle",
+            fix="shuffle channels by reshape to [H, W, groups, C / groups], transpose, reshape",
+        )
+    return value
+
+
 def flatten(site: Site, values: list[Value]) -> Value:
     """Nothing is moved until a layer needs the vector: a QuantDense reads the map itself."""
     site.channels_last()

@@ -14,8 +14,6 @@ from larq.quantized_variable import QuantizedVariable
 from bnngen.errors import ModelError
 from bnngen.export.builder import NO_PADS, GraphBuilder, Step, Value
 
-IMAGE_AXES = (1, 2)
-
 
 @dataclass(frozen=True)
 class Operand:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_arithmetic_with_constants_and_tensors(tmp_path):
     image, x = stem()
     y = layers.Conv2D(6, 1, name="other")(x)
+    padded = layers.ZeroPadding2D(1, name="padded")(x)
     channels = tf.constant([0.5, -1, 2, 0, 1, 0.25])
     branches = [
         x + y, x - y, x * y, x + 1.5, 2.0 - x, x * channels, x - channels, x / 4.0, -x, x * x, tf.square(x),
@@ -32,6 +33,10 @@ def test_arithmetic_with_constants_and_tensors(tmp_path):
         tf.reduce_mean(x, [1, 2]) + 1.0, tf.reduce_max(x, axis=(1, 2)) * 2.0, tf.nn.max_pool2d(x, 3, 2, "SAME"),
         tf.nn.avg_pool2d(x, [1, 2, 3, 1], [1, 2, 1, 1], "VALID"),
     ]  # fmt: skip
+    branches += [tf.nn.sigmoid(padded), padded + padded, tf.reduce_mean(padded, [1, 2]), tf.identity(padded) * 2.0]
+    branches += [
+        tf.pad(tf.pad(x, [[0, 0], [1, 0], [0, 0], [0, 0]]), [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=0.5)
+    ]
     compared = compare(model_of(image, branches), tmp_path)
     names = {branch._keras_history.layer.name for branch in branches}
     assert len(names - set(compared.layers)) <= 2, "only what changes nothing has no tensor"

@@ -81,6 +81,10 @@ UNSUPPORTED = {
         lambda: [layers.Reshape((6, 6, 2, 1)), layers.Activation("relu", name="bad")],
         "the layer reads channels on several axes",
     ),
+    "half a shuffle of operations": (
+        lambda: [Calls(lambda x: tf.nn.relu(tf.reshape(x, [-1, 6, 6, 2, 1])), name="bad")],
+        "the layer reads channels on several axes",
+    ),
     "transposed": (lambda: [quant.QuantConv2DTranspose(2, 3, name="bad")], "QuantConv2DTranspose layers"),
     "keras transposed": (lambda: [layers.Conv2DTranspose(2, 3, name="bad")], "Conv2DTranspose layers"),
     "locally connected": (lambda: [quant.QuantLocallyConnected2D(2, 3, name="bad")], "QuantLocallyConnected2D layers"),
