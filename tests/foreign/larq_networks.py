@@ -137,16 +137,23 @@ def functions(x: tf.Tensor) -> tf.Tensor:
     return layers.Dense(CLASSES)(layers.concatenate([layers.GlobalMaxPooling2D()(z), layers.GlobalAvgPool2D()(y)]))
 
 
-NETWORKS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    function.__name__: function
-    for function in (quicknet, bireal, real_to_binary, melius, dorefa, alexnet, xnor, windows, quantizers, functions)
-}
+def sequence(x: tf.Tensor) -> tf.Tensor:
+    """One-dimensional layers."""
+    options = {"use_bias": False, "padding": "same", **BINARY}
+    x = norm(layers.Conv1D(16, 3, padding="same", use_bias=False)(x))
+    x = layers.MaxPool1D(2)(norm(larq.layers.QuantConv1D(32, 5, pad_values=1.0, **options)(x)))
+    x = norm(larq.layers.QuantConv1D(16, 3, strides=2, **options)(x))
+    return layers.Dense(CLASSES)(layers.Flatten()(x))
+
+
+EVERY = (quicknet, bireal, real_to_binary, melius, dorefa, alexnet, xnor, windows, quantizers, functions, sequence)
+NETWORKS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {function.__name__: function for function in EVERY}
 
 
 def build(name: str, seed: int = 3) -> tf.keras.Model:
     """Return a network with weights of usual sizes; some batch norms turn signs."""
     tf.keras.backend.clear_session()
-    x = tf.keras.Input(SHAPE, name="pixels")
+    x = tf.keras.Input((24, 3) if name == "sequence" else SHAPE, name="pixels")
     model = tf.keras.Model(x, NETWORKS[name](x), name=name)
     rng = np.random.default_rng(seed)
     for layer in model.layers:
@@ -171,7 +178,7 @@ def convert(model: tf.keras.Model, path: Path, *, channels_first: bool = False, 
         import tf2onnx
     except ImportError:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("tf2onnx is not installed (pip install bnngen[dev])")
-    signature = [tf.TensorSpec((batch, *SHAPE), tf.float32, name="pixels")]
+    signature = [tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32, name="pixels")]
     first = ["pixels"] if channels_first else None
     tf2onnx.convert.from_keras(model, signature, opset=17, inputs_as_nchw=first, output_path=str(path))
     return path

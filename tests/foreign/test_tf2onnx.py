@@ -21,7 +21,7 @@ def file_of(tmp_path_factory):
     def get(name):
         if name not in made:
             model = build(name)
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
             made[name] = convert(model, folder / name / "other.onnx"), model
         return made[name]
 
@@ -39,6 +39,7 @@ FOUND = {
     "xnor": {"BinaryConv2D": 3, "Concat": 1, "Gemm": 1},
     "windows": {"BinaryConv2D": 5, "Sign": 5},
     "quantizers": {"Ternary": 1, "Heaviside": 1, "Sign": 1, "Conv": 4},
+    "sequence": {"BinaryConv2D": 2, "Conv": 1, "MaxPool": 1, "Gemm": 1},
     "functions": {"BinaryConv2D": 3, "Swish": 1, "Clip": 3, "Tanh": 1, "Elu": 1, "PRelu": 1},
 }
 

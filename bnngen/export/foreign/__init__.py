@@ -40,7 +40,8 @@ def open_foreign(path: str | Path) -> Source:
     graph = emit_graph(net)
 
     def run(images: np.ndarray) -> Iterator[np.ndarray]:
-        given = images if order == "NHWC" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        given = images if "W" in order else images[:, :, 0]
+        given = given if order.endswith("C") else np.ascontiguousarray(np.moveaxis(given, -1, 1))
         for scores in file.run(given, tensor):
             yield scores.reshape(len(scores), -1).astype(np.float32)
 

@@ -91,6 +91,8 @@ def scales_in_sequence(net: Net, op: Op) -> list[Op] | None:
         add = None if add is None else add * op["mult"]
     if op["add"] is not None:
         add = op["add"] if add is None else add + op["add"]
+    if add is not None and not add.any():
+        add = None
     return [op.become("affine", inner.inputs, mult=mult, add=add)]
 
 

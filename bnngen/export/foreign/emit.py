@@ -135,7 +135,9 @@ def _batch_norm(e: Emitter, op: Op) -> Value:
 def _clip(e: Emitter, op: Op) -> Value:
     if (op["lo"], op["hi"]) == (0, np.inf):
         return e.emit(op, [Step("", "Relu")])
-    limits = tuple((key, np.array(op[name], np.float32)) for key, name in (("min", "lo"), ("max", "hi")))
+    most = float(np.finfo(np.float32).max)  # our files hold finite numbers only
+    bounds = {"min": max(op["lo"], -most), "max": min(op["hi"], most)}
+    limits = tuple((key, np.array(value, np.float32)) for key, value in bounds.items())
     return e.emit(op, [Step("", "Clip", limits)])
 
 
@@ -243,11 +245,6 @@ WRITERS: dict[str, Callable[[Emitter, Op], Value]] = {
 
 # kind that no pattern took -> what stands there, what was looked for
 LEFT_OVER = {
-    "onnx_sign": (
-        "a Sign that gives 0 for 0 has three values, and belongs to no quantizer that is known",
-        "Sign -> Add(0 < c < 1) -> Sign (a sign that gives 1 for 0), Relu -> Sign (heaviside), or "
-        "Sign(Sign(x + t) + Sign(x - t)) (ternary)",
-    ),
     "pad": (
         "padding that no window takes",
         "Pad with 0, or with 1 around bits, directly in front of a convolution without other padding; or in front of a "

@@ -49,6 +49,11 @@ def larq_ternary(net: Net, op: Op) -> list[Op] | None:
     return [op.become("ternary", shifted[0].inputs, threshold=abs(up))]
 
 
+def plain_sign(net: Net, op: Op) -> list[Op] | None:
+    """A Sign of no other pattern: three values, 0 for 0. Exact as a ternary quantizer of threshold 0, but not bits."""
+    return [op.become("ternary", op.inputs, threshold=0.0)] if op.kind == "onnx_sign" else None
+
+
 def comparison(net: Net, op: Op) -> list[Op] | None:
     """x >= c, x > c, x <= c or x < c as 1 or 0: half of a sign, and a half.
 
@@ -72,9 +77,9 @@ def comparison(net: Net, op: Op) -> list[Op] | None:
 def k_bits(net: Net, op: Op) -> list[Op] | None:
     """Round of a value that Min, Max or Clip and Mul or Div bring to least .. most (dorefa_quantizer, QONNX Quant).
 
-    With n = most - least the code is round(v) = least + n * quantize_n((v - least) / n), where quantize_n rounds n
-    times its input. Ties go to even on both sides only when least is even; an odd one is lowered by 1, and the value
-    clipped.
+    quantize_n(x) is round(n * clip(x, 0, 1)) / n. Where the file bounds by 0 and 1 and multiplies by n, that is it.
+    Otherwise, with v the value in front of Round, the code is base + n * quantize_n((clip(v, least, most) - base) / n);
+    n is a power of two and base even, so that this arithmetic is exact and ties go where they went.
     """
     if op.kind != "round":
         return None
@@ -83,22 +88,21 @@ def k_bits(net: Net, op: Op) -> list[Op] | None:
         return None
     shape = net.shapes[op.output]
     one = np.ones(shape[2], np.float32)
-    made, tensor = [], source
-    if least % 2:
-        clipped = net.temporary(op.output, shape)
-        lifted = net.temporary(op.output, shape)
-        made.append(Op("affine", f"{op.name}/scale", (tensor,), lifted, op.node, {"mult": scale, "add": None}))
-        made.append(Op("clip", f"{op.name}/clip", (lifted,), clipped, op.node, {"lo": float(least), "hi": np.inf}))
-        tensor, scale, least = clipped, one, least - 1
-    steps = most - least
-    unit, code = net.temporary(op.output, shape), net.temporary(op.output, shape)
-    add = None if least == 0 else one * np.float32(-least / steps)
-    base = one * np.float32(least) if least else None
-    made.append(Op("affine", f"{op.name}/unit", (tensor,), unit, op.node,
-                   {"mult": (scale / np.float64(steps)).astype(np.float32), "add": add}))
-    made.append(Op("quantize", op.name, (unit,), code, op.node, {"steps": steps}))
-    made.append(op.become("affine", [code], mult=one * np.float32(steps), add=base))
-    return made
+    if least == 0 and (scale == most).all():
+        code = net.temporary(op.output, shape)
+        return [Op("quantize", op.name, (source,), code, op.node, {"steps": most}),
+                op.become("affine", [code], mult=one * most, add=None)]
+    base = least - least % 2
+    steps = 1 << (most - base - 1).bit_length()
+    value, bounded, unit, code = (net.temporary(op.output, shape) for _ in range(4))
+    shift = one * np.float32(-base / steps) if base else None
+    return [
+        Op("affine", f"{op.name}/scale", (source,), value, op.node, {"mult": scale.astype(np.float32), "add": None}),
+        Op("clip", f"{op.name}/clip", (value,), bounded, op.node, {"lo": float(least), "hi": float(most)}),
+        Op("affine", f"{op.name}/unit", (bounded,), unit, op.node, {"mult": one / steps, "add": shift}),
+        Op("quantize", op.name, (unit,), code, op.node, {"steps": steps}),
+        op.become("affine", [code], mult=one * steps, add=one * np.float32(base) if base else None),
+    ]
 
 
 def _range_of(net: Net, tensor: str) -> tuple[str, np.ndarray, int | None, int | None]:
@@ -131,3 +135,4 @@ def _integer(values: np.ndarray) -> int | None:
 
 
 PATTERNS = [larq_sign, larq_heaviside, larq_ternary, comparison, k_bits]
+LAST = [plain_sign]

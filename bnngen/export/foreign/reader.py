@@ -111,11 +111,14 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 def read_net(file: ForeignFile, handlers: dict[str, Any]) -> tuple[Net, str]:
     """Return the net of a file, and the order of its image's axes: "NHWC" or "NCHW". Raises ModelError.
 
+    A sequence [L, C] is the map [L, 1, C]: its order is "NHC" or "NCH".
+
     handlers: operator -> function(reader, node) that appends operations and returns the view of the output, or a list
     of views. The order of the axes is the one in which every convolution finds channels where ONNX has them.
     """
-    first, _, last = file.shape
-    orders = ("NHWC", "NCHW") if last <= first else ("NCHW", "NHWC")
+    orders = ("NHWC", "NCHW") if len(file.shape) == 3 else ("NHC", "NCH")
+    if file.shape[-1] > file.shape[0]:  # the more likely order first
+        orders = orders[::-1]
     failure: ModelError | None = None
     for order in orders:
         try:
@@ -128,7 +131,7 @@ def read_net(file: ForeignFile, handlers: dict[str, Any]) -> tuple[Net, str]:
 
 def _read(file: ForeignFile, order: str, handlers: dict[str, Any]) -> Net:
     sizes = dict(zip(order[1:], file.shape, strict=True))
-    net = Net(tuple(sizes[letter] for letter in MAP_AXES))
+    net = Net(tuple(sizes.get(letter, 1) for letter in MAP_AXES))
     batch = file.shapes[file.input][0]
     image = plain(View(net.input, tuple(order)), net.shapes[net.input])
     reader = Reader(file, net, {file.input: image}, batch, layer_names(file))

@@ -98,12 +98,12 @@ def _input_shape(value: onnx.ValueInfoProto, path: Path) -> tuple[tuple[int, ...
     """Return the input's shape without the batch axis, and the batch size, 0 where it is free."""
     kind = value.type.tensor_type
     dims = [dim.dim_value for dim in kind.shape.dim]
-    if kind.elem_type != TensorProto.FLOAT or len(dims) != 4 or not all(size > 0 for size in dims[1:]):
+    if kind.elem_type != TensorProto.FLOAT or len(dims) not in (3, 4) or not all(size > 0 for size in dims[1:]):
         names = ", ".join(str(dim.dim_value or dim.dim_param or "?") for dim in kind.shape.dim)
         raise ModelError(
             f"the input {value.name} is {TensorProto.DataType.Name(kind.elem_type).lower()} [{names}]",
             where=str(path),
-            why="an image is float, [N, H, W, C] or [N, C, H, W], with fixed height, width and channels",
+            why="an image is float, [N, H, W, C] or [N, C, H, W], a sequence [N, L, C] or [N, C, L], with fixed sizes",
             fix="export with a fixed input shape, for example tf2onnx --inputs image:0[1,224,224,3]",
         )
     return tuple(dims[1:]), max(dims[0], 0)

@@ -10,6 +10,7 @@ MOST_ROUNDS = 1000  # every pattern shortens something; a chain of them is never
 
 STAGES = (  # every stage is repeated until none of its patterns finds anything
     quantizers.PATTERNS,
+    quantizers.LAST,
     elementwise.PATTERNS,
     convolutions.PATTERNS,
     elementwise.PATTERNS,
