@@ -12,6 +12,7 @@ from math import lcm
 import numpy as np
 
 from bnngen import ir
+from bnngen.errors import ModelError
 from bnngen.passes.weights import WEIGHT_MAX, quantize, quantize_jointly
 
 Array = np.ndarray
@@ -42,16 +43,25 @@ def pool_factor(pool: ir.AveragePool | ir.GlobalAveragePool, shape: tuple[int, .
     """Return by how much the accumulator of an average can exceed its inputs: the count, or the denominator."""
     if isinstance(pool, ir.GlobalAveragePool):
         return int(np.prod(shape[:2]))
-    return denominator(pool.window, shape) or int(np.prod(pool.window.kernel))
+    return denominator(pool, shape) or int(np.prod(pool.window.kernel))
 
 
-def denominator(window: ir.Window, shape: tuple[int, ...]) -> int:
+def denominator(pool: ir.AveragePool, shape: tuple[int, ...]) -> int:
     """Return the least common multiple of the counts of positions inside; 0 for a window without pads."""
+    window = pool.window
     if not any(window.pads):
         return 0
     sizes = window.output_size(*shape[:2])
     inside = [_counts(window, axis, size, out) for axis, (size, out) in enumerate(zip(shape[:2], sizes, strict=True))]
-    return lcm(*(a * b for a in inside[0] for b in inside[1]))
+    counts = {a * b for a in inside[0] for b in inside[1]}
+    if 0 in counts:
+        raise ModelError(
+            "a pooling window lies wholly in the padding",
+            where=f"layer {pool.name}",
+            why="the mean of no values is not defined",
+            fix="pad by less than the window's size",
+        )
+    return lcm(*counts)
 
 
 def _counts(window: ir.Window, axis: int, size: int, out: int) -> set[int]:

@@ -24,6 +24,13 @@ def check_values(graph: ir.Graph, options: object) -> ir.Graph:
                     why="a number that is not finite has no integer, and its sign is not defined",
                     fix="train the model again, or load a checkpoint from before it diverged",
                 )
+        if isinstance(node, ir.Levels) and not (node.step > 0 and (np.diff(node.cuts) >= 0).all() and len(node.cuts)):
+            raise ModelError(
+                f"the quantizer's step is {node.step:g}, or its cuts do not ascend",
+                where=f"layer {node.name}",
+                why="codes count the cuts that are passed, in steps of positive size",
+                fix="export the model again",
+            )
         if isinstance(node, ir.BatchNorm) and not (spread(node) > 0).all():
             raise ModelError(
                 "a batch norm has a variance that is not positive",

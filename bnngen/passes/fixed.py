@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnngen import ir
+from bnngen.errors import ModelError
 from bnngen.passes.forms import ENDS, KERNELS, acc_limits
 from bnngen.passes.naming import kept
 from bnngen.passes.weights import quantize
@@ -37,12 +38,18 @@ def smallest_type(lo: int, hi: int) -> str | None:
     return next(fits, None)
 
 
-def codes_of(levels: ir.Levels, channels: int) -> Fixed | None:
-    """Return what a quantizer writes; None where its codes are too many for int16."""
+def codes_of(levels: ir.Levels, channels: int) -> Fixed:
+    """Return what a quantizer writes. Raises ModelError where its codes are too many for int16."""
     lo, hi = int(levels.start), int(levels.start) + len(levels.cuts)
     dtype = smallest_type(min(lo, 0), hi)
     step = float(np.float32(levels.step))  # as the float stage has it; with float32 weights products stay exact
-    return Fixed(dtype, np.full(channels, step), lo, hi) if dtype else None
+    if dtype is None:
+        raise ModelError(
+            f"a quantizer has codes {lo} .. {hi}, more than int16 holds",
+            where=f"layer {levels.name}",
+            fix="quantize to at most 15 bits, or not at all: the stream is int16",
+        )
+    return Fixed(dtype, np.full(channels, step), lo, hi)
 
 
 def fixed_tensors(graph: ir.Graph, image: Fixed) -> dict[str, Fixed]:

@@ -101,7 +101,7 @@ def _chain(chain: ir.Chain, out: ir.Tensor, ctx: Context) -> ir.Node:
         return _element(chain, acc, out, ctx)
     rule = affine_rule(acc, _form(chain.links[1:]), ctx.types.output(out.name))
     if isinstance(first, ir.AveragePool):
-        return ir.AveragePool(*place, first.window, rule, denominator(first.window, ctx.tensor(chain.inputs[0]).shape))
+        return ir.AveragePool(*place, first.window, rule, denominator(first, ctx.tensor(chain.inputs[0]).shape))
     return type(first)(*place, rule)
 
 

@@ -104,11 +104,12 @@ def test_few_valued_weights_on_codes(seed, source, weights):
     check(b, ["sign"] + (["codes"] if source != "bits" else []), bits=8 if seed >= 2 else 16)
 
 
+@pytest.mark.parametrize("channels", [9, 32])  # 9 channels do not fill words
 @pytest.mark.parametrize("kind", ["binary", "binary with bias", "ternary"])
-def test_hidden_dense_layers_on_bits(kind):
+def test_hidden_dense_layers_on_bits(kind, channels):
     b = ExactBuilder((4, 4, 1), 3)
     bits_of(b)
-    b.binary_conv("conv", 9 if kind == "ternary" else 32)  # 9 channels do not fill words
+    b.binary_conv("conv", channels)
     b.norm("norm", 3)
     b.sign("sign")
     b.flatten("flat")

@@ -38,6 +38,16 @@ def finished(b: graphs.Builder) -> ir.Graph:
     return b.finish()
 
 
+def with_ranges(b: graphs.Builder) -> ir.Graph:
+    """The graph with ranges that nobody measured, where its floats cannot be computed."""
+    b.pool("pool")
+    b.dense("logits", 3)
+    names = [name for name, tensor in b.tensors.items() if tensor.dtype == ir.FLOAT]
+    meta = ir.ModelMeta("tiny", ("a", "b", "c"), (0, 1, 2), 1 / 128, -1.0)
+    meta = replace(meta, ranges=dict.fromkeys(names, ir.ChannelRange((-1.0,), (1.0,))))
+    return ir.Graph(tuple(b.nodes), b.tensors, "image", b.last, meta)
+
+
 def test_slopes_between_norms_are_one_requantize():
     b = graphs.Builder((6, 6, 2))
     b.conv("conv", 4)
@@ -214,6 +224,27 @@ def test_a_softmax_in_the_middle_is_refused():
     with pytest.raises(ModelError, match="softmax in the middle") as caught:
         run_passes(finished(b))
     assert caught.value.where == "layer attention"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("step", -1.0), ("cuts", np.array([1.0, 0.0, 2.0])), ("start", 40000)]
+)
+def test_quantizers_that_cannot_be_are_refused(field, value):
+    b = binary_start()
+    b.levels("codes", "dorefa2")
+    b.nodes[-1] = replace(b.nodes[-1], **{field: value})
+    with pytest.raises(ModelError) as caught:
+        run_passes(finished(b))
+    assert caught.value.where == "layer codes" and caught.value.fix
+
+
+def test_an_average_of_nothing_is_refused():
+    b = graphs.Builder((5, 5, 2))
+    b.conv("conv", 4)
+    b.average_pool("average", ir.Window((1, 1), (1, 1), (1, 0, 0, 0)))
+    with pytest.raises(ModelError, match="wholly in the padding") as caught:
+        run_passes(with_ranges(b))
+    assert caught.value.where == "layer average"
 
 
 @pytest.mark.parametrize("seen", [(np.nan, 1.0), (-np.inf, 1.0)])
