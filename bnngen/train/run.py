@@ -130,17 +130,18 @@ class Run:
         rng = np.random.default_rng([self.config.seed, epoch])
         order = rng.permutation(len(fit[0]))
         what = _figures(self.state.log, self.config.epochs)
-        loss, right, lr = 0.0, 0, 0.0
+        loss, right, seen, lr = 0.0, 0, 0, 0.0
         for i in range(steps):
-            chosen = order[i * batch:(i + 1) * batch]
+            chosen = self.team.filled(order[i * batch:(i + 1) * batch], order)
             x = augment(fit[0][chosen], self.augmentation, rng)
             lr = learning_rate(epoch * steps + i, total, self.config.lr)
             shares = self.team.shares(x, fit[1][chosen])
             batch_loss, batch_right = self._train_step(*shares, tf.constant(lr), tf.constant(float(len(x))))
             loss += float(batch_loss)
             right += int(batch_right)
+            seen += len(chosen)
             progress(what, epoch * steps + i + 1, total)
-        return lr, loss / len(order), right / len(order)
+        return lr, loss / seen, right / seen
 
     def _global_step(self, x: object, y: object, lr: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One Adam step on a batch of `count` images, spread over the replicas; summed loss, right answers."""

@@ -10,8 +10,8 @@ class SyncBatchNormalization(tf.keras.layers.BatchNormalization):
     """Batch norm over the last axis of a batch that is spread over the replicas of a tf.distribute strategy.
 
     It computes what BatchNormalization computes on one device, in float32: the moving variance is the unbiased one,
-    as fused batch norm keeps it. A replica's share of the batch may be empty. Only for training; the weights
-    are those of BatchNormalization, which the saved model has in its place.
+    as fused batch norm keeps it. Only for training; the weights are those of
+    BatchNormalization, which the saved model has in its place.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -46,6 +46,10 @@ class Team:
         parts = [np.array_split(array, self.replicas) for array in batch]
         return tuple(self._placed(lambda i, part=part: part[i]) for part in parts)
 
+    def filled(self, batch: np.ndarray, more: np.ndarray) -> np.ndarray:
+        """Return the batch, or where it is smaller than the team as many as there are replicas: none can do nothing."""
+        return batch if len(batch) >= self.replicas else np.resize(np.concatenate([batch, more]), self.replicas)
+
     def sum(self, value: object) -> tf.Tensor:
         """Add up what the replicas of all workers returned."""
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnngen.data import DataFetchNeeded, Dataset, holdout, load, subset
-from bnngen.errors import DataError, TrainingInterrupted
+from bnngen.errors import DataError, TrainingInterrupted, UsageError
 from bnngen.train.config import Progress, TrainConfig, TrainResult, check, identity, resolved, trained_classes
 from bnngen.train.keras_datasets import fetch
 from bnngen.train.outputs import result_of, write_outputs
@@ -27,6 +27,9 @@ from bnngen.train.run import Run, Split
 from bnngen.train.state import refuse_lost_state, state_file
 from bnngen.train.teacher import Teacher, load_teacher
 from bnngen.train.team import Team, gather_team
+
+LOSS_OF_A_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+                    tf.errors.DeadlineExceededError, tf.errors.InternalError)
 
 
 def train(config: TrainConfig, progress: Progress = lambda what, done, total: None) -> TrainResult:
@@ -47,7 +50,7 @@ def train(config: TrainConfig, progress: Progress = lambda what, done, total: No
         _leave(team)
     except KeyboardInterrupt as interrupt:
         raise _interrupted(run) from interrupt
-    except tf.errors.OpError as error:
+    except LOSS_OF_A_WORKER as error:
         if team.workers == 1:
             raise
         raise _lost(run, error) from error
@@ -63,6 +66,9 @@ def _prepared(config: TrainConfig, team: Team) -> tuple[TrainConfig, Dataset, Te
     if team.chief:
         config.out.parent.mkdir(parents=True, exist_ok=True)
     config = replace(resolved(config, data), precision=resolve(config.precision))
+    if config.batch < team.replicas:
+        raise UsageError(f"--batch {config.batch} is less than the {team.replicas} devices",
+                         why="each takes its share of every batch", fix="give a larger --batch, or fewer devices")
     if config.teacher is None:
         return config, data, None
     names = [data.classes[i] for i in trained_classes(config, data)]
@@ -135,4 +141,4 @@ def _lost(run: Run, error: tf.errors.OpError) -> TrainingInterrupted:
     """What to say where a step failed because another worker is not there any more."""
     stopped = _interrupted(run)
     return TrainingInterrupted(f"another worker was lost; {stopped.message}", where=stopped.where,
-                               why=error.message.partition("\n")[0], fix=f"{stopped.fix}, on every worker")
+                               why=f"TensorFlow says {type(error).__name__}", fix=f"{stopped.fix}, on every worker")
