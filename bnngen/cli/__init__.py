@@ -9,7 +9,7 @@ import sys
 import click
 
 from bnngen import __version__
-from bnngen.cli import build, demo, device, model, validating
+from bnngen.cli import build, demo, device, model, operators, validating
 from bnngen.cli.console import err, print_error
 from bnngen.errors import BnngenError, UsageError
 
@@ -31,7 +31,9 @@ def cli(debug: bool) -> None:
     """Binary neural networks, from training to a small board that keeps learning."""
 
 
-for command in (*model.COMMANDS, *build.COMMANDS, *device.COMMANDS, validating.validate, demo.demo):
+OTHERS = (validating.validate, operators.operators, demo.demo)
+
+for command in (*model.COMMANDS, *build.COMMANDS, *device.COMMANDS, *OTHERS):
     cli.add_command(command)
 
 
