@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of larq_zoo by name: `zoo:QuickNet`, with published, given or random weights.
 
-Random weights come with batch norms that fit them: one pass over synthetic images (synthetic.py) gives every
-batch norm the mean and variance that its input really has, so signs are balanced as in a trained network.
+Random weights behave like trained ones: see random_weights.py.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import tensorflow as tf
 
 from bnngen.errors import ModelError, ToolError, UsageError
 from bnngen.export.config import Calibration, ModelInfo, Progress
+from bnngen.export.random_weights import fill_randomly
 from bnngen.export.synthetic import natural_images
 
 LITERATURE = (
@@ -48,7 +48,6 @@ MEAN = np.array([0.485, 0.456, 0.406]) * 255
 DEVIATION = np.array([0.229, 0.224, 0.225]) * 255
 PIXEL_OFFSET = -128.0  # the model reads pixel - 128, which is exact in eight bits; "preprocess" does the rest
 DOWNLOAD_SECONDS = 30.0  # without a byte
-OWN_CLASS = 0.5  # share of an image's own direction in the head's column of its class; the rest is noise
 
 
 def open_zoo(
@@ -81,7 +80,7 @@ def open_zoo(
         _load(zoo, name, Path(weights))
         return _with_preprocessing(zoo), info, None
     images = natural_images(IMAGES, SHAPE, seed=zlib.crc32(name.encode()))
-    fill_randomly(zoo, preprocess(images), progress)
+    fill_randomly(zoo, preprocess(images), CLASSES, progress)
     return _with_preprocessing(zoo), info, Calibration(images, None, "synthetic images")
 
 
@@ -197,90 +196,3 @@ def _with_preprocessing(zoo: tf.keras.Model) -> tf.keras.Model:
     model = tf.keras.Model(image, scores(layer(image)), name=zoo.name)
     layer.set_weights([MEAN + PIXEL_OFFSET, DEVIATION**2 - epsilon])
     return model
-
-
-# ------------------------------------------------------------------------------------- random weights
-
-
-def fill_randomly(model: tf.keras.Model, images: np.ndarray, progress: Progress) -> None:
-    """Give a zoo model random weights that behave like trained ones on `images`, float32 [N, H, W, C].
-
-    Every batch norm gets the statistics of its own input. Column i of the classifier leans towards the features of
-    image i, so that the images have different winners, at a distance from the rest.
-    """
-    rng = np.random.default_rng(zlib.crc32(model.name.encode()))
-    for layer in model.layers:
-        if layer.trainable and layer.weights:
-            layer.set_weights([_draw(layer, variable, rng) for variable in layer.weights])
-    head = next(layer for layer in reversed(model.layers) if hasattr(layer, "kernel"))
-    body = tf.keras.Model(model.inputs, head.input)
-    progress("statistics of the batch norms", 0, 2)
-    with _batch_statistics(model):
-        body(images, training=True)
-    progress("statistics of the batch norms", 1, 2)
-    features = body(images, training=False).numpy()
-    _set_head(head, features.reshape(len(images), -1), rng)
-    tail = tf.keras.Model(head.input, model.layers[-1].input)
-    with _batch_statistics(tail):
-        tail(features, training=True)
-    winners = tail(features, training=False).numpy().argmax(axis=1)
-    assert len(set(winners)) > len(images) // 2, "random weights that cannot tell images apart"
-    progress("statistics of the batch norms", 2, 2)
-
-
-def _draw(layer: tf.keras.layers.Layer, variable: tf.Variable, rng: np.random.Generator) -> np.ndarray:
-    """Return one variable's values. Kernels keep the variance of their input (He et al., 2015, eq. 10); binary
-    ones have another spread, and so another scale, in every channel; of the batch norms' factors some are negative."""
-    kind, shape = variable.name.split("/")[-1].split(":")[0], tuple(variable.shape)
-    noise = rng.standard_normal(shape)
-    if kind == "gamma":
-        return (1 + 0.2 * noise) * np.where(rng.random(shape) < 0.05, -1, 1)
-    if kind == "alpha":
-        return 0.25 + 0.1 * noise
-    if kind.endswith("kernel"):
-        if getattr(layer, "kernel_quantizer", None) is not None:
-            return np.clip(noise * rng.uniform(0.2, 0.5, shape[-1]), -1, 1)
-        fan_in = np.prod(shape[:-1]) if kind == "kernel" else np.prod(shape[:2])
-        return noise * np.sqrt(2 / fan_in)
-    if kind in ("beta", "bias"):
-        return 0.3 * noise if kind == "beta" else 0.1 * noise
-    return variable.numpy()
-
-
-def _set_head(head: tf.keras.layers.Layer, features: np.ndarray, rng: np.random.Generator) -> None:
-    """Set the classifier's weights. features: its inputs, [images, c_in]."""
-    mean = features.mean(axis=0)
-    own = features - mean
-    own /= np.linalg.norm(own, axis=1, keepdims=True)
-    columns = rng.standard_normal((features.shape[1], CLASSES))
-    columns /= np.linalg.norm(columns, axis=0)
-    chosen = rng.choice(CLASSES, len(features), replace=False)
-    columns[:, chosen] = OWN_CLASS * own.T + np.sqrt(1 - OWN_CLASS**2) * columns[:, chosen]
-    columns -= np.outer(mean, mean @ columns / (mean @ mean))  # what all images share decides nothing
-    rest = [weight.numpy() for weight in head.weights[1:]]
-    head.set_weights([columns.reshape(head.kernel.shape), *rest])
-
-
-@contextlib.contextmanager
-def _batch_statistics(model: tf.keras.Model) -> Iterator[None]:
-    """Let every batch norm that runs in training mode keep this batch's mean and variance, to about three digits.
-
-    Rounded, since threads sum in any order and the same weights are wanted everywhere.
-    """
-    norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.moving_mean.assign(_rounded(norm.moving_mean.numpy()))
-            norm.moving_variance.assign(_rounded(norm.moving_variance.numpy()))
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Return the values with ten bits each."""
-    fraction, exponent = np.frexp(values.astype(np.float64))
-    return np.ldexp(np.rint(fraction * 1024) / 1024, exponent)
