@@ -10,7 +10,7 @@ from bnngen.export.foreign import open_foreign
 from tests.foreign.larq_networks import NETWORKS, build, convert
 from tests.foreign.route import assert_same, pixels, translate
 
-pytestmark = pytest.mark.filterwarnings("default")  # tf2onnx's own
+pytestmark = pytest.mark.filterwarnings("default")  # of tf2onnx, and exp of large numbers in swish
 
 
 @pytest.fixture(scope="module")

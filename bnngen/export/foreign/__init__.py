@@ -25,7 +25,7 @@ from bnngen.export.foreign.translate import recognise
 from bnngen.export.sources import Source
 
 ENGINE = "onnxruntime on the original file"
-ENGINE_QONNX = "onnxruntime on the original file, its QONNX nodes written out in standard operators"
+ENGINE_QONNX = f"{ENGINE}, QONNX written out"
 
 
 def open_foreign(path: str | Path) -> Source:

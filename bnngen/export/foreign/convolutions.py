@@ -150,12 +150,17 @@ def binary_weights(net: Net, op: Op) -> list[Op] | None:
 
 
 def bias_behind(net: Net, op: Op) -> list[Op] | None:
-    """MatMul -> Add, Conv -> Add: a bias, where nothing else reads the product."""
-    conv = net.writer(op.inputs[0], "conv") if op.kind == "affine" and op["mult"] is None else None
-    if conv is None or len(net.readers(conv.output)) > 1:
+    """MatMul -> Add, Conv -> Add: a bias, where nothing else reads the product; of the last layer also a scale."""
+    conv = net.writer(op.inputs[0], "conv") if op.kind == "affine" else None
+    if conv is None or len(net.readers(conv.output)) > 1 or (op["mult"] is not None and op.output != net.output):
         return None
-    bias = op["add"] if conv["bias"] is None else conv["bias"] + op["add"]
-    return [Op("conv", conv.name, conv.inputs, op.output, conv.node, {**conv.args, "bias": bias})]
+    weights, parts = conv["weights"], [conv["bias"]]
+    if op["mult"] is not None:
+        weights = weights * op["mult"].reshape(-1, 1, 1, 1)
+        parts = [None if conv["bias"] is None else conv["bias"] * op["mult"]]
+    parts = [part for part in (*parts, op["add"]) if part is not None]
+    args = {**conv.args, "weights": weights, "bias": sum(parts) if parts else None}
+    return [Op("conv", conv.name, conv.inputs, op.output, conv.node, args)]
 
 
 PATTERNS = [sign_of_padding, scale_sinks, scale_into_weights, padding_of_window, grouped, bias_behind, binary_weights]
