@@ -31,6 +31,13 @@ def piecewise(b: graphs.Builder) -> None:
     b.norm("shift2")
 
 
+def falling_slope(b: graphs.Builder) -> None:
+    """The stored tensor has two readers, so the norm with gammas of both signs is on its side of the slope."""
+    stem = b.last
+    piecewise(b)
+    b.add("sum", stem)
+
+
 def double_slope(b: graphs.Builder) -> None:
     b.conv("conv", 8)
     b.slopes("slope")
@@ -141,7 +148,7 @@ def flat(b: graphs.Builder) -> None:
 NETWORKS: dict[str, Callable[[graphs.Builder], None]] = {
     f.__name__: f
     for f in (
-        piecewise, double_slope, relu6, squeeze_excite, product, dense_block, melius, padded_average,
+        piecewise, falling_slope, double_slope, relu6, squeeze_excite, product, dense_block, melius, padded_average,
         image_plus_stream, image_alone, bits_in_the_stream, codes_in_the_stream, depthwise, flat,
     )
 }  # fmt: skip
