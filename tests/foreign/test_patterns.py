@@ -154,6 +154,17 @@ def channel_moves(h: Hand) -> str:
     return h.head(binary(h, h.sign(x)), 16)
 
 
+def shuffled(h: Hand) -> str:
+    """Channel shuffle: cut in groups, exchanged, joined; of bits, and of real values with channels last."""
+    x = h.sign(h.stem())
+    x = h.op("Transpose", h.op("Reshape", x, h.constant([-1, 4, 4, 10, 10], np.int64)), perm=[0, 2, 1, 3, 4])
+    x = h.op("Reshape", x, h.constant([-1, 16, 10, 10], np.int64))
+    x = h.op("Conv", x, h.signs(16, 8, 3, 3), group=2)
+    x = h.op("Reshape", h.op("Transpose", x, perm=[0, 2, 3, 1]), h.constant([0, 8, 8, 2, 8], np.int64))
+    x = h.op("Reshape", h.op("Transpose", x, perm=[0, 1, 2, 4, 3]), h.constant([-1, 8, 8, 16], np.int64))
+    return h.head(binary(h, h.sign(h.norm(h.op("Transpose", x, perm=[0, 3, 1, 2]), 16))), 16)
+
+
 def functions(h: Hand) -> str:
     x = h.op("PRelu", h.stem(), h.weights(16, 1, 1))
     x = h.op("Clip", h.op("HardSwish", x), h.constant(-1.0), h.constant(2.0))
@@ -177,7 +188,7 @@ def channels_last(h: Hand) -> str:
 
 
 WHOLE = (asymmetric, same_upper, ceil_pool, grouped_binary, real_weights_on_bits, zero_scale, flattened_channels_first,
-         channel_moves, functions, reduced, channels_last)
+         channel_moves, shuffled, functions, reduced, channels_last)
 
 
 @pytest.mark.parametrize("make", WHOLE, ids=[make.__name__ for make in WHOLE])

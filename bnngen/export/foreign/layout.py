@@ -3,12 +3,13 @@
 
 A `View` names the map that a tensor holds and, for every axis, which of the map's axes lie there: "N", "C", "H", "W",
 several of them ("HWC": flattened in that order), or "" (an axis of one). Axes of the map that none bears have size 1.
+Between the two reshapes of a channel shuffle C is cut in two: "a", its `outer` part, and "b", the inner one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,15 +28,21 @@ class View:
 
     tensor: str
     axes: tuple[str, ...]
+    outer: int = 0
+
+    def letters(self, shape: Shape) -> dict[str, int]:
+        """Return the size of every letter. shape: of the map."""
+        sizes = dict(zip(MAP_AXES, shape, strict=True))
+        return {**sizes, "a": self.outer, "b": shape[2] // self.outer} if self.outer else sizes
 
     def sizes(self, shape: Shape, batch: int) -> tuple[int, ...]:
         """Return the foreign tensor's shape. shape: of the map."""
-        letters = dict(zip(MAP_AXES, shape, strict=True), N=batch)
+        letters = {**self.letters(shape), "N": batch}
         return tuple(int(np.prod([letters[letter] for letter in axis])) for axis in self.axes)
 
     def of(self, tensor: str) -> View:
         """Return another map seen the same way."""
-        return View(tensor, self.axes)
+        return replace(self, tensor=tensor)
 
     def axis_of(self, letter: str) -> int:
         """Return which axis holds a letter; -1 when none does."""
@@ -43,7 +50,7 @@ class View:
 
     def transposed(self, perm: Sequence[int]) -> View:
         """Return the view with its axes in another order."""
-        return View(self.tensor, tuple(self.axes[i] for i in perm))
+        return replace(self, axes=tuple(self.axes[i] for i in perm))
 
     def __str__(self) -> str:
         return "[" + ", ".join(axis or "1" for axis in self.axes) + "]"
@@ -51,41 +58,44 @@ class View:
 
 def plain(view: View, shape: Shape) -> View:
     """Return the view without letters of size 1, except that a vector's axis keeps its C."""
-    sizes = dict(zip(MAP_AXES, shape, strict=True), N=0)
+    sizes = {**view.letters(shape), "N": 0}
     axes = ["".join(letter for letter in axis if sizes[letter] != 1) for axis in view.axes]
     if "C" not in "".join(axes):
         i = view.axis_of("C")
         if i >= 0 and not axes[i]:
             axes[i] = "C"
-    return View(view.tensor, tuple(axes))
+    return replace(view, axes=tuple(axes))
 
 
 def regroup(view: View, shape: Shape, batch: int, target: Sequence[int]) -> View:
-    """Return the view after a reshape to `target`. Raises LayoutError when axes would be cut in pieces.
+    """Return the view after a reshape to `target`. Raises LayoutError when axes other than C would be cut in pieces.
 
     The letters of size above 1 keep their order; each new axis takes as many as multiply to its size. An axis of size
     1 takes a letter of size 1, the channel where it has one.
     """
     if not target or target[0] != batch or view.axes[:1] != ("N",):
         raise LayoutError(f"a reshape of {view} to {list(target)} moves the batch axis")
-    sizes = dict(zip(MAP_AXES, shape, strict=True))
+    sizes = view.letters(shape)
     waiting = [letter for axis in view.axes[1:] for letter in axis if sizes[letter] > 1]
     axes = ["N"]
     for size in target[1:]:
         letters, product = "", 1
         while product < size and waiting:
+            if waiting[0] == "C" and product * sizes["C"] > size and size % product == 0:
+                sizes = replace(view, outer=size // product).letters(shape)
+                waiting[:1] = ["a", "b"]
             letters += waiting.pop(0)
             product *= sizes[letters[-1]]
         if product != size:
             raise LayoutError(f"a reshape of {view} to {list(target)} cuts an axis in pieces")
-        axes.append(letters)
-    if "C" not in "".join(axes) and len(axes) > 1:  # one channel: its place is known where a single axis is free
+        axes.append(letters.replace("ab", "C"))
+    if not set("".join(axes)) & set("Ca") and len(axes) > 1:  # one channel: its place is known where one axis is free
         free = [i for i, axis in enumerate(axes) if not axis]
         if len(free) == 1:
             axes[free[0]] = "C"
         elif len(axes) == 2:
             axes[1] += "C"
-    return View(view.tensor, tuple(axes))
+    return View(view.tensor, tuple(axes), sizes["a"] if "a" in "".join(axes) else 0)
 
 
 def channel_values(value: np.ndarray, view: View, shape: Shape, batch: int) -> np.ndarray | None:

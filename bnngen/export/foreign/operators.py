@@ -38,7 +38,12 @@ def _reshape(reader: Reader, node: NodeProto) -> View:
     """Reshape, Flatten, Squeeze, Unsqueeze: the sizes of the output say it all."""
     view = reader.view(node)
     shape = reader.shape(view)
-    return plain(regroup(view, shape, reader.batch, reader.out_shape(node)), shape)
+    view = plain(regroup(view, shape, reader.batch, reader.out_shape(node)), shape)
+    if "ba" not in view.axes:
+        return view
+    order = np.arange(shape[2]).reshape(view.outer, -1).T.reshape(-1)  # a channel shuffle ends
+    view = View(view.tensor, tuple("C" if axis == "ba" else axis for axis in view.axes))
+    return reader.emit(node, "channels", [view.tensor], view, shape, index=order)
 
 
 def _channel_move(reader: Reader, node: NodeProto, output: str, axis: int, index: np.ndarray) -> View:
