@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from bnngen.resources import checkpoints
 def run(model: str | Path, calibrate: str | None, out: Path | None, options: dict) -> None:
     """Export, compare the model's own engine with onnxruntime, and say what was written."""
     calibration = calibration_from(calibrate)
-    info = model_info(model, calibrate, options["input_scale"], options["input_offset"])
+    info = model_info(model, calibrate, options)
     config = ExportConfig(
         model,
         out or default_out(model),
@@ -57,46 +58,61 @@ def calibration_from(spec: str | None) -> Calibration | None:
     """Return the images that --calibrate names; None leaves it to the sample beside the model."""
     if spec is None:
         return None
-    path = Path(spec)
-    if path.suffix == ".npz" and path.is_file() and path.name.endswith(".calib.npz"):
-        return read_calibration(path)
+    if _is_sample(spec):
+        return read_calibration(Path(spec))
     data = load_data(spec)
     return Calibration(data.x_train, data.y_train, data.name)
 
 
-def model_info(model: str | Path, calibrate: str | None, scale: float | None, offset: float | None) -> ModelInfo | None:
+def _is_sample(spec: str) -> bool:
+    """True for an .npz file of images alone, x and perhaps y, without a test set."""
+    path = Path(spec)
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "x.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False  # whoever reads it says what is wrong
+
+
+def model_info(model: str | Path, calibrate: str | None, options: dict) -> ModelInfo | None:
     """Return what the model file does not say; None leaves it to the file beside the model.
 
-    A model that bnngen did not train has no such file: then the classes are those of the calibration data.
+    A model that bnngen did not train has no such file: then --classes names the classes, or the calibration data does;
+    where neither does, the exporter numbers them.
     """
-    if (scale is None and offset is None) or str(model).startswith(ZOO):
+    scale, offset, names = options["input_scale"], options["input_offset"], _names(options["classes"])
+    given = {"input_scale": scale, "input_offset": offset, "classes": names}
+    if all(value is None for value in given.values()) or str(model).startswith(ZOO):
         return None
     keras = Path(model)
     if sibling(keras, ".meta.json").is_file():
-        info = read_info(keras)
-        return replace(
-            info,
-            input_scale=info.input_scale if scale is None else scale,
-            input_offset=info.input_offset if offset is None else offset,
-        )
+        info = replace(read_info(keras), **{key: value for key, value in given.items() if value is not None})
+        return info if names is None else replace(info, trained_classes=tuple(range(len(names))))
     if calibrate is None:
         raise UsageError(
             "a model without a meta file needs --calibrate DATA",
             where=str(keras),
-            why="the class names and ranges come from that data set",
+            why="the ranges of all tensors are measured on those images",
             fix="bnngen export MODEL --calibrate DATA --input-scale S --input-offset O",
         )
-    data = load_data(calibrate)
-    return ModelInfo(
-        keras.stem,
-        data.classes,
-        tuple(range(len(data.classes))),
-        1.0 if scale is None else scale,
-        offset or 0.0,
-        data.shape,
-        data.name,
-        data.sha256,
-    )
+    classes, shape, name, digest = names or (), None, Path(calibrate).name, ""
+    if not _is_sample(calibrate):
+        data = load_data(calibrate)
+        classes, shape, name, digest = names or data.classes, data.shape, data.name, data.sha256
+    scale, offset = 1.0 if scale is None else scale, offset or 0.0
+    return ModelInfo(keras.stem, classes, tuple(range(len(classes))), scale, offset, shape, name, digest)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """Parse "cat,dog"."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"{text!r} is not a list of class names", where="--classes", fix="write for example cat,dog")
+    return names
 
 
 def report_export(result: ExportResult) -> None:

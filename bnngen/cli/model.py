@@ -150,6 +150,7 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
     help="Where replayed latents are taken: `features` (default where the model ends in Dense), or a layer's name. "
     "`none`: a model that does not learn.",
 )
+@click.option("--classes", help="Names of the outputs, as cat,dog; for models not made by train.")
 @click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
 @click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
 @click.option("--input-offset", type=float, help="See --input-scale.")

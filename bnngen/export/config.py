@@ -141,7 +141,7 @@ def read_info(keras: Path) -> ModelInfo:
             f"there is no {path.name} beside {keras.name}",
             where=str(keras),
             why="it says what the outputs stand for and how pixels are scaled; bnngen train writes it",
-            fix="give the class names, input scale and offset on the command line",
+            fix="bnngen export MODEL --calibrate DATA --input-scale S --input-offset O [--classes cat,dog]",
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

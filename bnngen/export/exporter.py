@@ -102,7 +102,7 @@ def _check_outputs(graph: ExportedGraph, info: ModelInfo) -> None:
             f"the model has {outputs} outputs for {classes} trained classes",
             where="model information",
             why="each output stands for one class",
-            fix="list the class of each output as trained_classes",
+            fix="name the outputs in their order: --classes cat,dog",
         )
     if info.shape is not None and info.shape != graph.builder.shape:
         raise ModelError(

@@ -8,7 +8,7 @@ treats all three alike. The modules that read them are imported when needed: Ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +117,17 @@ def open_source(config: ExportConfig, progress: Progress) -> Opened:
         from bnngen.export.keras_model import load_keras
 
         source = keras_source(load_keras(path))
-    info = config.info or read_info(path)
+    info = _with_classes(config.info or read_info(path), source)
     calibration = config.calibration or read_calibration(sibling(path, ".calib.npz"))
     return Opened(source, check_info(info, "model information"), calibration)
+
+
+def _with_classes(info: ModelInfo, source: Source) -> ModelInfo:
+    """Return the information; where nobody named the classes, outputs are called by their numbers."""
+    if info.classes:
+        return info
+    outputs = source.graph.scores.shape[0]
+    return replace(info, classes=tuple(map(str, range(outputs))), trained_classes=tuple(range(outputs)))
 
 
 def _open_zoo(name: str, config: ExportConfig, progress: Progress) -> Opened:

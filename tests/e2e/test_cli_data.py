@@ -7,6 +7,7 @@ import json
 import re
 
 import numpy as np
+import onnx
 import pytest
 
 from bnngen.data import load
@@ -72,3 +73,27 @@ def test_the_demo_tells_its_story_to_the_end(bnngen: Shell):
     assert "build/digits-stm32f405/" in bnngen.good(*last.split())
     for picture in re.findall(r"picture: (\S+)", text):
         assert (bnngen.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_of_ones_own_is_exported_with_images_alone(bnngen):
+    """No meta file, no data set: an .npz of pictures, and the classes by name or by number."""
+    larq = pytest.importorskip("larq", reason="needs the extra bnngen[train]")
+    tf = pytest.importorskip("tensorflow")
+    image = tf.keras.Input((8, 8, 3))
+    x = larq.layers.QuantConv2D(4, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")(image)
+    scores = tf.keras.layers.Dense(2)(tf.keras.layers.GlobalAveragePooling2D()(x))
+    tf.keras.Model(image, scores).save(bnngen.folder / "own.keras")
+    x = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    np.savez(bnngen.folder / "images.npz", x=x)
+    base = ("export", "own", "--calibrate", "images.npz")
+    bnngen.good(*base, "--input-scale", "0.0078125", "--input-offset", "-1")
+    assert '"classes": ["0", "1"]' in metadata(bnngen)
+    bnngen.good(*base, "--classes", "cat, dog")
+    assert '"classes": ["cat", "dog"]' in metadata(bnngen)
+    bnngen(*base, "--classes", "cat").refused("2 outputs for 1", "--classes")
+    bnngen(*base, "--classes", "cat,cat").refused("not a list of class names")
+    bnngen("export", "own").refused("own.meta.json", "--input-scale")
+
+
+def metadata(bnngen) -> str:
+    return onnx.load(bnngen.folder / "own.onnx").metadata_props[0].value
