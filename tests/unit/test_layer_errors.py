@@ -81,9 +81,9 @@ def test_wrong_signs_have_a_ratio_too(real):
 
 
 def test_six_decibels_a_bit(real):
-    """8 bits less are 48 dB less where weights do not enter: a batch norm behind a binary convolution."""
+    """8 bits less are 48 dB less, and scales by channel win some back; a batch norm behind a binary convolution."""
     wide, narrow = (rows(measure(real, run_passes(real, Options(bits))))["block1_bn"].alone.snr for bits in (16, 8))
-    assert 40 < wide - narrow < 60
+    assert 30 < wide - narrow < 50
 
 
 @pytest.mark.parametrize("name", ["a_relu", "b_relu", "pool"])
