@@ -23,6 +23,7 @@ from bnngen.export.config import Calibration, ExportConfig, ModelInfo, real_imag
 from bnngen.pipeline import BuildOptions, compile_model, write_project  # noqa: E402
 from bnngen.targets import load_target  # noqa: E402
 from tests.lce.layers import CASES, build, pixels  # noqa: E402
+from tests.peers import ask_engine, need_peers  # noqa: E402
 
 
 def info_for(name: str, outputs: int) -> ModelInfo:
@@ -30,13 +31,14 @@ def info_for(name: str, outputs: int) -> ModelInfo:
 
 
 @pytest.fixture(scope="module")
-def answers(engine, tmp_path_factory) -> Path:
+def answers(tmp_path_factory) -> Path:
     """A folder with every case as NAME.keras and the engine's answer, NAME.lce.npy; one process for all of them."""
+    need_peers("larq_compute_engine")
     folder = tmp_path_factory.mktemp("layers")
     for name in CASES:
         build(name).save(folder / f"{name}.keras")
         np.save(folder / f"{name}.npy", real_images(pixels(name), info_for(name, 1)))
-    engine(str(folder))
+    ask_engine(str(folder))
     return folder
 
 
