@@ -2,6 +2,7 @@
 """The whole story: load -> passes -> lower -> plan -> emit. Read this file first.
 
 model.onnx -> Graph(float) -> Graph(integer) -> Program -> Plan -> build/<model>-<target>/
+                  `--- float32, the reference --> Program -> ...
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from bnngen import ir
 from bnngen.emit import emit_project
 from bnngen.errors import BudgetError
 from bnngen.frontend import load_onnx
-from bnngen.lower import lower
+from bnngen.lower import SCORE_STEP, lower, lower_float32
 from bnngen.lower.learning import LearnConfig, LearningProgram, learn_buffers, learning_constants
 from bnngen.lower.program import Program
-from bnngen.passes import Options, run_passes
+from bnngen.passes import Options, run_float_passes, run_passes
 from bnngen.passes.latent import latent_ops
 from bnngen.plan import LearnBuffer, Plan, make_plan
 from bnngen.targets import Target
@@ -25,16 +26,23 @@ from bnngen.targets import Target
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the user may choose for one build. kernels: "auto", or "ref" for the reference kernels."""
+    """What the user may choose for one build. kernels: "auto", or "ref" for the reference kernels.
+
+    float32: compute the float graph instead, as a reference; then activation_bits and learn say nothing.
+    """
 
     kernels: str = "auto"
     activation_bits: int = 16
     learn: LearnConfig = field(default_factory=LearnConfig)
+    float32: bool = False
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """Every stage of one build, up to the addresses. learning is None for a model without a cut."""
+    """Every stage of one build, up to the addresses. learning is None for a model without a cut, and in float32.
+
+    graph: the integer graph; the float graph of a float32 build.
+    """
 
     target: Target
     graph: ir.Graph
@@ -42,12 +50,26 @@ class Compiled:
     learning: LearningProgram | None
     plan: Plan
 
+    @property
+    def is_float(self) -> bool:
+        """True for a float32 build."""
+        return self.program.is_float
+
+    @property
+    def score_step(self) -> float:
+        """What an int32 score counts, in the units of the Keras model."""
+        return SCORE_STEP if self.is_float else self.graph.tensors[self.graph.output].uniform_scale
+
 
 def compile_model(model: Path, target: Target, options: BuildOptions) -> Compiled:
     """Read a model and take it through every stage but the last. Nothing is written.
 
     Raises ModelError for a model that is not supported, UsageError for options that cannot work.
     """
+    if options.float32:
+        graph = run_float_passes(load_onnx(model))
+        program = lower_float32(graph, options.kernels)
+        return Compiled(target, graph, program, None, make_plan(program))
     graph = run_passes(load_onnx(model), Options(options.activation_bits))
     latent = latent_ops(graph)
     program = lower(
@@ -95,5 +117,7 @@ def check_ram(compiled: Compiled) -> None:
         f"{compiled.program.name} needs {needed:,} bytes of RAM, {target.name} has {target.budget.ram_bytes:,}",
         where=f"{excess:,} bytes too many; step {plan.peak_step} ({step}) needs the most at once",
         why="largest: " + ", ".join(f"{buffer.name} {buffer.bytes:,}" for buffer in largest),
-        fix="fewer --replay or --buffer samples, --activation-bits 8, a smaller model, or a larger target",
+        fix="--activations int8 or int16, a smaller model, or a larger target"
+        if compiled.is_float
+        else "fewer --replay or --buffer samples, --activations int8, a smaller model, or a larger target",
     )

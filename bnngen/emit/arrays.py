@@ -14,9 +14,12 @@ import numpy as np
 
 from bnngen.lower.program import Const
 
-C_TYPE = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t", "uint32": "uint32_t"}
+C_TYPE = {
+    "int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t", "uint32": "uint32_t",
+    "float32": "float",
+}  # fmt: skip
 LINE = 118
-AS_WORDS = ("int8", "uint32")  # weights; kernels read them through a pointer to void
+AS_WORDS = ("int8", "uint32", "float32")  # weights; kernels read them through a pointer to void
 WORDS_FROM = 1024  # bytes: smaller arrays stay readable
 WORD_BYTES, WORDS_PER_LINE = 8, 5
 
@@ -69,7 +72,10 @@ def _lines(flat: np.ndarray) -> list[str]:
     return [*lines, line + ","] if line else lines
 
 
-def _literal(value: int, dtype: str) -> str:
+def _literal(value: float, dtype: str) -> str:
+    if dtype == "float32":  # nine digits tell every float from its neighbours
+        digits = f"{value:.9g}"
+        return f"{digits}f" if "." in digits or "e" in digits else f"{digits}.0f"
     if dtype == "uint32":
         return f"0x{value:08X}u"
     if dtype == "int64":

@@ -9,6 +9,8 @@ from bnngen import resources
 from bnngen.emit.view import ModelView
 from bnngen.targets import Target
 
+FLOAT_FLAGS = ["-ffp-contract=off"]  # a product and a sum are rounded one by one, as in the float graph
+
 
 @dataclass(frozen=True)
 class ProgramView:
@@ -39,6 +41,7 @@ class MakeView:
 def make_view(view: ModelView, target: Target, learning: bool) -> MakeView:
     """Combine the target's facts with the model's files."""
     facts = target.make_view()
+    flags = FLOAT_FLAGS if view.is_float else []
     library = [f"{view.name}.c", f"{view.name}_weights.c"]
     if learning:
         learn = resources.runtime() / "learn"
@@ -48,7 +51,7 @@ def make_view(view: ModelView, target: Target, learning: bool) -> MakeView:
         cc=facts["cc"],
         ar=_binutil(facts["cc"], "ar"),
         objcopy=facts["objcopy"] or "",
-        cflags=" ".join(facts["cflags"]),
+        cflags=" ".join([*facts["cflags"], *flags]),
         ldflags=" ".join(facts["ldflags"]),
         libs=" ".join(facts["libs"]),
         linker_script=script,

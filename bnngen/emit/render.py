@@ -121,6 +121,7 @@ def manifest(program: Program, plan: Plan, view: ModelView) -> str:
         "abi": view.abi,
         "model": view.name,
         "target": view.target,
+        "arithmetic": "float32" if view.is_float else "integer",
         "hash": view.model_hash,
         "classes": list(program.classes),
         "trained_classes": list(program.trained_classes),

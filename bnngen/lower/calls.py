@@ -10,10 +10,10 @@ import numpy as np
 from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.lower import bounds
-from bnngen.lower.kernels import KERNELS, LIST
+from bnngen.lower.kernels import LIST
 from bnngen.lower.names import c_name
 from bnngen.lower.program import AffineConst, Arg, Const, KernelCall
-from bnngen.lower.select import choose
+from bnngen.lower.select import choose, kernel_of
 from bnngen.lower.shapes import TYPE_CODE, WIDE, MapShape, Shape
 
 
@@ -90,7 +90,7 @@ class Call:
 
 def finish(ctx: Lowering, call: Call, args: list[Arg]) -> KernelCall:
     """Choose the variant, pack weights as it wants them, and append scratch where the kernel has it."""
-    node, kernel = call.node, KERNELS[call.kernel]
+    node, kernel = call.node, kernel_of(call.kernel)
     variant = choose(call.kernel, call.shape, ctx.features, ctx.mode)
     if call.weights is not None:
         assert variant.pack is not None

@@ -16,7 +16,7 @@ from bnngen.lower.elements import lower_lookup, lower_mul, lower_piecewise, lowe
 from bnngen.lower.moves import lower_channels, lower_concat, lower_encode, lower_flatten
 from bnngen.lower.pack import pack_bits
 from bnngen.lower.program import Arg, KernelCall
-from bnngen.lower.shapes import TYPE_CODE, WIDE, ConvShape, DenseShape, PoolShape
+from bnngen.lower.shapes import KERNEL_PREFIX, TYPE_CODE, WIDE, ConvShape, DenseShape, PoolShape
 
 
 def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
@@ -35,11 +35,11 @@ def lower_conv(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D) -> KernelCall:
         # Beyond what the accumulator can reach every level means the same; clipping keeps it in int32.
         level = np.array([min(max(v, lo), hi + 1) for v, (lo, hi) in zip(level, acc, strict=True)], np.int32)
         args.append(ctx.const(node.name, "level", level))
-        call = Call(node, f"{stem}_sign", _conv_shape(ctx, node, arithmetic=WIDE), weights)
+        call = Call(node, f"{stem}_sign", conv_shape(ctx, node, WIDE), weights)
     elif isinstance(epilogue, ir.Affine):
         lowered = bounds.lower_affine(node, epilogue, weights.shape[-1], acc)
         args.append(ctx.affine(node.name, lowered))
-        call = Call(node, stem, _conv_shape(ctx, node, lowered.arithmetic), weights)
+        call = Call(node, stem, conv_shape(ctx, node, lowered.arithmetic), weights)
     else:
         raise ModelError("a convolution of the integer stage has no epilogue", where=f"layer {node.name}")
     return finish(ctx, call, [*args, ctx.arg(node.output)])
@@ -55,7 +55,8 @@ def _without_flip(node: ir.Node, weights: np.ndarray, threshold: ir.Threshold) -
     return negated, [1 - v if f else v for v, f in zip(level, flip, strict=True)]
 
 
-def _conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, arithmetic: int) -> ConvShape:
+def conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, arithmetic: int) -> ConvShape:
+    """Return the geometry of a convolution."""
     source, out, window = ctx.tensors[node.inputs[0]], ctx.tensors[node.output], node.window
     return ConvShape(
         *map_dims(node, source),
@@ -72,9 +73,10 @@ def _conv_shape(ctx: Lowering, node: ir.Conv2D | ir.BinaryConv2D, arithmetic: in
     )
 
 
-def _pool_shape(
+def pool_shape(
     ctx: Lowering, node: ir.Node, window: ir.Window, arithmetic: int = WIDE, denominator: int = 0
 ) -> PoolShape:
+    """Return the geometry of a pool; raise ModelError where a window lies wholly in the padding."""
     source, out = ctx.tensors[node.inputs[0]], ctx.tensors[node.output]
     if 0 in _inside(ctx, node, window):
         raise ModelError("a pooling window lies wholly in the padding", where=f"layer {node.name}")
@@ -105,20 +107,26 @@ def _inside(ctx: Lowering, node: ir.Node, window: ir.Window) -> set[int]:
 
 def lower_maxpool(ctx: Lowering, node: ir.MaxPool) -> KernelCall:
     """MaxPool, of a stream or of bits."""
-    shape = _pool_shape(ctx, node, node.window)
-    kernel = "bmaxpool" if shape.in_type == TYPE_CODE[ir.BITS] else "maxpool"
+    shape = pool_shape(ctx, node, node.window)
+    kernel = f"{KERNEL_PREFIX.get(shape.in_type, '')}maxpool"
     return finish(ctx, Call(node, kernel, shape), [ctx.arg(node.inputs[0]), ctx.arg(node.output)])
 
 
 def lower_avgpool(ctx: Lowering, node: ir.AveragePool | ir.GlobalAveragePool) -> KernelCall:
     """AveragePool, and GlobalAveragePool as a window of the whole map."""
-    height, width, channels = map_dims(node, ctx.tensors[node.inputs[0]])
-    window = node.window if isinstance(node, ir.AveragePool) else ir.Window((height, width))
+    channels, window = ctx.tensors[node.inputs[0]].channels, average_window(ctx, node)
     denominator = _denominator(ctx, node, window)
     acc = bounds.sum_range(node, denominator or math.prod(window.kernel), channels, ctx.ranges[node.inputs[0]])
     lowered = bounds.lower_affine(node, node.epilogue, channels, acc)
-    call = Call(node, "avgpool", _pool_shape(ctx, node, window, lowered.arithmetic, denominator))
+    call = Call(node, "avgpool", pool_shape(ctx, node, window, lowered.arithmetic, denominator))
     return finish(ctx, call, [ctx.arg(node.inputs[0]), ctx.affine(node.name, lowered), ctx.arg(node.output)])
+
+
+def average_window(ctx: Lowering, node: ir.AveragePool | ir.GlobalAveragePool) -> ir.Window:
+    """Return the window of an average: of a global one, the whole map."""
+    if isinstance(node, ir.AveragePool):
+        return node.window
+    return ir.Window(map_dims(node, ctx.tensors[node.inputs[0]])[:2])
 
 
 def _denominator(ctx: Lowering, node: ir.Node, window: ir.Window) -> int:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.lower.bounds import tensor_ranges
-from bnngen.lower.layers import LOWERINGS, Lowering
+from bnngen.lower.calls import Lowering
+from bnngen.lower.layers import LOWERINGS
 from bnngen.lower.names import model_name
 from bnngen.lower.program import INFERENCE, KernelCall, Program, Value, graph_hash
 
@@ -30,20 +33,23 @@ def lower(
     if not ir.is_integer(graph):
         raise ModelError("the graph still has float tensors: run the passes first")
     _check_output(graph)
-    _check_names(graph)
+    check_names(graph)
     tensors, unpack = dict(graph.tensors), None
     if latent is not None:
         pack, unpack = latent
         tensors["latent"] = ir.Tensor("latent", graph.tensors[pack.inputs[0]].shape, ir.BITS)
     ctx = Lowering(graph, target_features, kernels, tensor_ranges(graph, unpack), tensors)
     parts = split(graph, latent)
-    segments = {name: tuple(_lower_nodes(ctx, nodes)) for name, nodes in parts.items()}
+    segments = {name: tuple(lower_nodes(ctx, nodes, LOWERINGS)) for name, nodes in parts.items()}
     cut = ctx.root(latent[0].inputs[0]) if latent else None
     _check_crossings(parts, ctx, cut)
-    return _program(ctx, segments, cut, ctx.root(_features(graph, parts)))
+    return make_program(ctx, segments, cut, ctx.root(features_of(graph, parts)))
 
 
-def _program(ctx: Lowering, segments: dict[str, tuple[KernelCall, ...]], cut: str | None, features: str) -> Program:
+def make_program(
+    ctx: Lowering, segments: dict[str, tuple[KernelCall, ...]], cut: str | None, features: str
+) -> Program:
+    """Put the lowered segments together. cut, features: tensors that own their bytes."""
     graph, head = ctx.graph, ctx.graph.meta.head
     return Program(
         name=model_name(graph.meta.name),
@@ -93,7 +99,8 @@ def _position(graph: ir.Graph, tensor: str) -> int:
     raise ModelError(f"the metadata names tensor {tensor}, which no layer writes")
 
 
-def _features(graph: ir.Graph, parts: dict[str, list[ir.Node]]) -> str:
+def features_of(graph: ir.Graph, parts: dict[str, list[ir.Node]]) -> str:
+    """Return the tensor that the heads read."""
     if graph.meta.head is not None:
         return graph.meta.head.tensor
     return [*parts["front"], *parts["tail"]][-1].output
@@ -109,8 +116,8 @@ def _check_output(graph: ir.Graph) -> None:
         )
 
 
-def _check_names(graph: ir.Graph) -> None:
-    """The caller's pointers have names of their own; no other tensor may be called like one of them."""
+def check_names(graph: ir.Graph) -> None:
+    """Raise ModelError where a tensor is called like a pointer that the caller passes in."""
     for name in graph.tensors:
         if name in RESERVED and name not in (graph.input, graph.output):
             raise ModelError(
@@ -120,12 +127,13 @@ def _check_names(graph: ir.Graph) -> None:
             )
 
 
-def _lower_nodes(ctx: Lowering, nodes: list[ir.Node]) -> list[KernelCall]:
+def lower_nodes(ctx: Lowering, nodes: list[ir.Node], table: dict[type[ir.Node], Callable]) -> list[KernelCall]:
+    """Lower nodes in order by a table of one function for each op. Raises ModelError for an op that is not in it."""
     calls = []
     for node in nodes:
-        if type(node) not in LOWERINGS:
+        if type(node) not in table:
             raise ModelError(f"{type(node).__name__} has no kernel", where=f"layer {node.name}")
-        call = LOWERINGS[type(node)](ctx, node)
+        call = table[type(node)](ctx, node)
         if call is not None:
             calls.append(call)
     return calls

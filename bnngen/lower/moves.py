@@ -9,7 +9,7 @@ from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.lower.calls import Call, Lowering, finish, map_dims
 from bnngen.lower.program import KernelCall
-from bnngen.lower.shapes import TYPE_CODE, MoveShape
+from bnngen.lower.shapes import KERNEL_PREFIX, TYPE_CODE, MoveShape
 
 BITS = TYPE_CODE[ir.BITS]
 PIXEL_VALUES, PIXEL_BITS = 256, 8
@@ -27,7 +27,7 @@ def lower_concat(ctx: Lowering, node: ir.Concat) -> KernelCall:
             f"tensors {parts} cannot be joined to {out.dtype}{list(out.shape)}", where=f"layer {node.name}"
         )
     shape = _move_shape(ctx, node, out.channels, len(sources))
-    call = Call(node, "bconcat" if shape.in_type == BITS else "concat", shape)
+    call = Call(node, f"{KERNEL_PREFIX.get(shape.in_type, '')}concat", shape)
     args = [ctx.arg(name) for name in node.inputs]
     return finish(ctx, call, [*args, ctx.const(node.name, "counts", np.int32(counts)), ctx.arg(node.output)])
 
@@ -43,7 +43,7 @@ def lower_channels(ctx: Lowering, node: ir.Channels) -> KernelCall:
             why="a binary tensor has no 0 to pad with" if lowest == 0 else "",
         )
     shape = _move_shape(ctx, node, source.channels, 1)
-    call = Call(node, "bchannels" if shape.in_type == BITS else "channels", shape)
+    call = Call(node, f"{KERNEL_PREFIX.get(shape.in_type, '')}channels", shape)
     return finish(
         ctx, call, [ctx.arg(source.name), ctx.const(node.name, "index", np.int32(index)), ctx.arg(node.output)]
     )

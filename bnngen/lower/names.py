@@ -52,7 +52,7 @@ RUNTIME_WORDS = _words(
     """
     add affine align apb1 apb2 append assert avgpool bchannels bconcat bconv2d bflatten binarize
     bitplanes bits bmaxpool bnn box bss channels clamp cm4 cmd concat conv conv2d count crc32 data
-    dense depthwise e element encode fault features flash frame gather get head high hsi inline isqrt kernel
+    dense depthwise e element encode f32 fault features flash float frame gather get head high hsi inline isqrt kernel
     latent learn learner load lookup map max maxpool min more move mul narrow neon octet ok outline
     piecewise pll pool popcount32 port protocol quad quantize random replay requantize round runtime
     s16 s8 scores server smlad softmax stack static status steps stm32f4 store sxtb16 thermometer

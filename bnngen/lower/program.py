@@ -96,7 +96,7 @@ class Program:
     """Kernel calls by segment, their constants, and the tensors with a name outside.
 
     cut: tensor between front and tail, None without latent replay. features: what the heads read.
-    model_hash: 32 hexadecimal digits over the integer graph; equal on every target.
+    model_hash: 32 hexadecimal digits over the graph that is computed; equal on every target.
     """
 
     name: str
@@ -120,6 +120,11 @@ class Program:
         """Yield the calls of all segments."""
         for segment in SEGMENTS:
             yield from self.segments[segment]
+
+    @property
+    def is_float(self) -> bool:
+        """True for a float32 build, the reference; its tensors are real or binary, never integers."""
+        return self.values[self.features].dtype == ir.FLOAT
 
     @property
     def latent_words(self) -> int:
@@ -151,12 +156,12 @@ def value_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """Return the bytes that a tensor takes in memory, packed if it is binary."""
     if dtype == ir.BITS:
         return int(np.prod(shape[:-1], dtype=np.int64)) * words(shape[-1]) * 4
-    size = {ir.U8: 1, ir.S8: 1, ir.S16: 2, ir.S32: 4}[dtype]
+    size = {ir.U8: 1, ir.S8: 1, ir.S16: 2, ir.S32: 4, ir.FLOAT: 4}[dtype]
     return int(np.prod(shape, dtype=np.int64)) * size
 
 
 def graph_hash(graph: ir.Graph) -> str:
-    """Return 32 hexadecimal digits over everything that decides what the integer graph computes."""
+    """Return 32 hexadecimal digits over everything that decides what a graph computes."""
     digest = hashlib.sha256(ir.to_text(graph).encode())
     for node in graph.nodes:
         _hash_fields(digest, node)

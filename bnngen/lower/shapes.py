@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from bnngen import ir
 
-TYPE_CODE = {ir.BITS: 0, ir.S8: 1, ir.S16: 2}  # BNN_BITS, BNN_S8, BNN_S16
+TYPE_CODE = {ir.BITS: 0, ir.S8: 1, ir.S16: 2, ir.FLOAT: 4}  # BNN_BITS, BNN_S8, BNN_S16, BNN_F32
+KERNEL_PREFIX = {0: "b", 4: "float_"}  # of kernels that there are for packed, integer and real maps
 WIDE, NARROW, HIGH = 0, 1, 2  # BNN_WIDE, BNN_NARROW, BNN_HIGH: how an affine is computed
 ARITHMETIC_MACRO = {WIDE: "BNN_WIDE", NARROW: "BNN_NARROW", HIGH: "BNN_HIGH"}
-TYPE_MACRO = {0: "BNN_BITS", 1: "BNN_S8", 2: "BNN_S16"}
+TYPE_MACRO = {0: "BNN_BITS", 1: "BNN_S8", 2: "BNN_S16", 4: "BNN_F32"}
 
 
 def words(channels: int) -> int:

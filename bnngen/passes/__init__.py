@@ -49,6 +49,18 @@ PIPELINE: tuple[Pass, ...] = (
 )
 
 
+FLOAT_PIPELINE: tuple[Pass, ...] = (check_values, drop_softmax, end_in_scores)
+
+
+def run_float_passes(graph: ir.Graph) -> ir.Graph:
+    """Return the float graph that a float32 build computes: as imported, without a softmax, ending in a vector."""
+    ir.verify(graph)
+    for step in FLOAT_PIPELINE:
+        graph = step(graph, Options())
+        ir.verify(graph)
+    return graph
+
+
 def run_passes(graph: ir.Graph, options: Options | None = None) -> ir.Graph:
     """Return the integer graph; every stage on the way is verified."""
     options = options or Options()

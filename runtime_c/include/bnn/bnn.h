@@ -46,10 +46,11 @@ typedef enum {
 #define BNN_OUTLINE static
 #endif
 
-/* Element types. Those of the real-valued stream equal their size in bytes. */
+/* Element types. Those of the real-valued stream equal their size in bytes. BNN_F32 is that of float32 builds alone. */
 #define BNN_BITS 0
 #define BNN_S8 1
 #define BNN_S16 2
+#define BNN_F32 4
 
 /* Called after each inference step with the step's output. */
 typedef void (*bnn_trace_fn)(void *user, uint32_t step, const void *data, uint32_t bytes);

@@ -4,7 +4,7 @@
  * A kernel is a static inline function over a `const` shape; generated code holds one instance per distinct
  * shape, so each field below is a compile-time constant there, and choices by type or arithmetic vanish.
  *
- * Layouts   stream map   [H][W][C] of int8 (BNN_S8) or int16 (BNN_S16)
+ * Layouts   stream map   [H][W][C] of int8 (BNN_S8) or int16 (BNN_S16); of float (BNN_F32) in kernels/float_*.h
  *           packed map   [H][W][words], words = (C + 31) / 32; channel c is bit c % 32 of word c / 32,
  *                        bit 1 stands for -1, unused bits are 0 */
 #ifndef BNN_KERNEL_H
@@ -56,7 +56,7 @@ typedef struct {
     int32_t arithmetic;
 } bnn_map_shape;
 
-/* A product of two streams. `broadcast`: b is a vector, the same for every pixel. */
+/* A product of two streams, or a sum of two real ones. `broadcast`: b is a vector, the same for every pixel. */
 typedef struct {
     int32_t rows, width, channels;
     int32_t a_type, b_type;
@@ -73,7 +73,7 @@ typedef struct {
     int32_t in_type;
 } bnn_move_shape;
 
-/* Of the layer that gives the scores; `arithmetic` is for the kernel scores, which has an affine. */
+/* Of what gives the scores; `arithmetic` is for the kernel scores, which has an affine. */
 typedef struct {
     int32_t in_c, out_c;
     int32_t in_type;
