@@ -24,6 +24,7 @@ RANK = 10  # directions
 PERIOD = 32  # channels c and c + 32 are made of the same mixture: a concatenation keeps the directions
 OWN_TAP = 0.5  # how much the mixing differs from tap to tap of a window
 NOISE = 0.5  # deviation of the part of a kernel that has no structure; the whole has 1
+BLOCK = 512  # rows of a kernel that are made at once: a mixture is computed in float64
 OWN_CLASS = 0.7  # share of an image's own direction in the classifier's column of its class; the rest is noise
 
 
@@ -74,26 +75,32 @@ def _draw(layer: tf.keras.layers.Layer, variable: tf.Variable, rng: np.random.Ge
 def _kernel(layer: tf.keras.layers.Layer, kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return a kernel. Real-valued ones keep the variance of their input (He et al., Delving deep into rectifiers,
     2015, eq. 10); binary ones have another spread, and so another scale, in every channel."""
-    values = rng.standard_normal(shape)
+    values = rng.standard_normal(shape, np.float32)  # in place from here on: some kernels have 38 million values
     if kind == "kernel" and len(shape) == 4:
-        values = NOISE * values + np.sqrt(1 - NOISE**2) * _mixture(shape, rng)
+        values *= NOISE
+        _add_mixture(values, np.sqrt(1 - NOISE**2), rng)
     if getattr(layer, "kernel_quantizer", None) is not None:
-        return np.clip(values * rng.uniform(0.2, 0.5, shape[-1]), -1, 1)
+        values *= rng.uniform(0.2, 0.5, shape[-1]).astype(np.float32)
+        return np.clip(values, -1, 1, out=values)
     fan_in = np.prod(shape[:-1]) if kind == "kernel" else np.prod(shape[:2])
-    return values * np.sqrt(2 / fan_in)
+    values *= np.float32(np.sqrt(2 / fan_in))
+    return values
 
 
-def _mixture(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return a kernel [k_h, k_w, c_in, c_out] of deviation 1 that mixes the directions, in each tap a little otherwise.
+def _add_mixture(values: np.ndarray, deviation: float, rng: np.random.Generator) -> None:
+    """Add to a kernel [k_h, k_w, c_in, c_out] what mixes the directions, in each tap a little otherwise.
 
     An image's colours, or few channels, have no directions: they are taken as they are.
     """
-    *taps, c_in, c_out = shape
-    inputs = _directions(c_in) if c_in >= PERIOD // 2 else np.eye(c_in)
+    *taps, c_in, c_out = values.shape
+    inputs = _directions(c_in) if c_in >= PERIOD // 2 else np.eye(c_in) * np.sqrt(c_in)
     rank = inputs.shape[1]
-    mix = rng.standard_normal((rank, RANK)) + OWN_TAP * rng.standard_normal((*taps, rank, RANK))
-    values = inputs @ mix @ _directions(c_out).T
-    return values / values.std()
+    common = rng.standard_normal((rank, RANK))
+    outputs = _directions(c_out).T * (deviation / np.sqrt(rank * RANK * (1 + OWN_TAP**2)))
+    for tap in np.ndindex(*taps):
+        mix = (common + OWN_TAP * rng.standard_normal((rank, RANK))) @ outputs
+        for start in range(0, c_in, BLOCK):
+            values[tap][start : start + BLOCK] += inputs[start : start + BLOCK] @ mix
 
 
 def _directions(channels: int) -> np.ndarray:
