@@ -28,7 +28,8 @@ CLASSES = ["left", "middle", "right"]
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     folder = tmp_path_factory.mktemp("teacher")
-    return train(config(folder, "t.keras", backbone="quicknet-nano-s", form=Form(float_weights=True), epochs=20, batch=20))
+    float_form = Form(float_weights=True)
+    return train(config(folder, "t.keras", backbone="quicknet-nano-s", form=float_form, epochs=20, batch=20))
 
 
 def test_distillation_is_the_divergence_of_the_softened_scores() -> None:

