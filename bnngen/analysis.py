@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a network costs, layer by layer: shapes, precision, multiplications, bytes of weights.
 
-Computed from the integer graph, that is from what will run, not from the Keras model. Bytes of weights are
+Computed from the graph that will run: the integer graph, or the float graph of a float32 build. Bytes of weights are
 those of the packed form: 32 channels to a word, thresholds and multipliers included.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class LayerCost:
     binary_macs: int
     integer_macs: int
     weight_bytes: int
+    float_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,24 @@ def memory_use(compiled: Compiled) -> MemoryUse:
 
 
 def layer_costs(graph: ir.Graph) -> list[LayerCost]:
-    """Return the cost of every node of an integer graph, in execution order."""
+    """Return the cost of every node of a graph, in execution order."""
     return [_cost(node, graph) for node in graph.nodes]
 
 
 def _cost(node: ir.Node, graph: ir.Graph) -> LayerCost:
     out, source = graph.tensors[node.output], graph.tensors[node.inputs[0]]
     macs, binary = _macs(node, out), isinstance(node, ir.BinaryConv2D)
-    weights = {True: " x bits", False: " x s8"}[binary] if macs else ""
+    real = out.dtype == ir.FLOAT
+    weights = (" x bits" if binary else " x f32" if real else " x s8") if macs else ""
     return LayerCost(
         node.name,
         type(node).__name__,
         out.shape,
         f"{source.dtype}{weights} -> {out.dtype}",
         macs if binary else 0,
-        0 if binary else macs,
-        _weight_bytes(node, out),
+        0 if binary or real else macs,
+        _real_bytes(node) if ir.FLOAT in (source.dtype, out.dtype) else _weight_bytes(node, out),
+        0 if binary or not real else macs,
     )
 
 
@@ -95,8 +98,7 @@ def _macs(node: ir.Node, out: ir.Tensor) -> int:
 def _weight_bytes(node: ir.Node, out: ir.Tensor) -> int:
     total = 0
     if isinstance(node, ir.BinaryConv2D):
-        k_h, k_w, c_in, c_out = node.weights.shape
-        total += k_h * k_w * -(-c_in // WORD_BITS) * WORD_BYTES * c_out
+        total += _packed_bytes(node.weights)
     elif isinstance(node, (ir.Conv2D, ir.Dense)):
         total += node.weights.size
     if isinstance(node, ir.Dense) and node.bias is not None:
@@ -108,6 +110,26 @@ def _weight_bytes(node: ir.Node, out: ir.Tensor) -> int:
     if isinstance(node, ir.Encode):
         total += 2 * (node.source.size + node.value.size)
     return total + _rule_bytes(getattr(node, "epilogue", None))
+
+
+def _real_bytes(node: ir.Node) -> int:
+    """Constants of a layer of a float32 build, the tables of its kernel."""
+    if isinstance(node, ir.BinaryConv2D):
+        scales = 0 if node.kernel_scale is None else 4 * node.weights.shape[-1]
+        return _packed_bytes(node.weights) + scales
+    if isinstance(node, ir.BatchNorm):
+        return 3 * 4 * node.gamma.size
+    if isinstance(node, ir.Levels):
+        return 4 * (2 * len(node.cuts) + 1)
+    if isinstance(node, ir.Clip):
+        return 2 * 4
+    arrays = (getattr(node, field.name) for field in fields(node))
+    return sum(4 * array.size for array in arrays if isinstance(array, np.ndarray))
+
+
+def _packed_bytes(weights: np.ndarray) -> int:
+    k_h, k_w, c_in, c_out = weights.shape
+    return k_h * k_w * -(-c_in // WORD_BITS) * WORD_BYTES * c_out
 
 
 def _rule_bytes(rule: ir.Epilogue | None) -> int:

@@ -6,6 +6,7 @@
 The first two are floating point: accuracy and the share of equal classes are compared. From the interpreter
 on, every score of every image must be the same integer, and so must the checksum of every layer. The
 histogram of the predicted classes stands beside it, so that a saturated model cannot pass for an exact one.
+In a float32 build all stages are floating point, and the largest difference takes the place of equality.
 """
 
 from __future__ import annotations
@@ -44,13 +45,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `exact` is None where exactness is not claimed (floating point)."""
+    """A line of the table; `exact` is None where exactness is not claimed (floating point).
+
+    largest: between two stages of floating point, the largest difference of a score from the stage before.
+    """
 
     name: str
     images: int
     accuracy: float | None
     agreement: float | None
     exact: bool | None
+    largest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,23 @@ def interpreter_stage(graph: ir.Graph, images: Array, progress: Progress) -> Sta
         parts.append(interp.run(graph, images[start : start + interp.BATCH]))
         progress("interpreter", min(start + interp.BATCH, len(images)), len(images))
     return Stage("interpreter (NumPy)", np.concatenate(parts), True)
+
+
+def float_stage(graph: ir.Graph, images: Array, progress: Progress) -> Stage:
+    """Run the float graph in NumPy over uint8 images [N, H, W, C], scaled as the exporter does."""
+    parts, meta = [], graph.meta
+    for start in range(0, len(images), interp.BATCH):
+        batch = images[start : start + interp.BATCH].astype(np.float64) * meta.input_scale + meta.input_offset
+        parts.append(interp.run(graph, batch.astype(np.float32)))
+        progress("float graph", min(start + interp.BATCH, len(images)), len(images))
+    return Stage("float graph (NumPy)", np.concatenate(parts), False)
+
+
+def real_scores(graph: ir.Graph, scores: Array, step: float) -> Array:
+    """Return the int32 scores of a float32 build in the units of the float graph, its last softmax included."""
+    real = scores * step
+    last = graph.producer(graph.output)
+    return interp.apply(last, [real], graph.tensors[graph.output]) if isinstance(last, ir.Softmax) else real
 
 
 def device_stage(name: str, device: Device, images: Array, progress: Progress) -> Stage:
@@ -107,12 +129,14 @@ def compare(stages: Sequence[Stage], labels: Array | None) -> Report:
     for previous, stage in zip([None, *stages], stages, strict=False):
         count, chosen = len(stage.scores), stage.scores.argmax(axis=1)
         accuracy = None if labels is None else float((chosen == labels[:count]).mean())
-        agreement = exact = None
+        agreement = exact = largest = None
         if previous is not None:
             reference = previous.scores[:count]
             agreement = float((reference.argmax(axis=1) == chosen).mean())
             if stage.integer and previous.integer:
                 exact = bool(np.array_equal(reference, stage.scores))
-        rows.append(Row(stage.name, count, accuracy, agreement, exact))
+            elif not stage.integer and not previous.integer:
+                largest = float(np.abs(np.float64(stage.scores) - reference).max())
+        rows.append(Row(stage.name, count, accuracy, agreement, exact, largest))
     last = stages[-1].scores
     return Report(rows, np.bincount(last.argmax(axis=1), minlength=last.shape[1]).tolist())

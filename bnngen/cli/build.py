@@ -17,17 +17,26 @@ from bnngen.cli.model import find_model
 from bnngen.device.compile import BuildResult, build_project
 from bnngen.device.doctor import examine
 from bnngen.device.size import ProgramSize, check_budget, measure_size
+from bnngen.errors import UsageError
 from bnngen.lower.learning import POLICIES, LearnConfig
 from bnngen.pipeline import BuildOptions, Compiled, compile_model, project_folder, write_project
 from bnngen.targets import Target, load_target, target_names
 
 BUILD_DIR = Path("build")
 MADE_FROM = "model.sha256"  # in a finished project: checksum of the ONNX file that it was generated from
+LEARN_OPTIONS = {  # field of LearnConfig -> the option that sets it
+    "replay": "replay", "buffer": "buffer", "policy": "policy", "batch": "learn_batch",
+    "new_per_batch": "new_per_batch", "epochs": "learn_epochs", "lr": "learn_rate", "q_f": "q_f", "q_b": "q_b",
+}  # fmt: skip
+ACTIVATIONS = {"int8": 8, "int16": 16, "float32": None}
 OPTIONS = (
     click.option("--kernels", type=click.Choice(["auto", "ref"]), default="auto", show_default=True,
                  help="ref: the reference kernels, the first tool for any wrong result."),
-    click.option("--activation-bits", type=click.Choice(["8", "16"]), default="16", show_default=True,
-                 help="Type of the real-valued stream between the layers."),
+    click.option("--activations", type=click.Choice(list(ACTIVATIONS)),
+                 help="Type of the real-valued stream between the layers. float32: the reference, inference only; it "
+                 "tells whether accuracy is lost in the integers.  [default: int16]"),
+    click.option("--activation-bits", type=click.Choice(["8", "16"]),
+                 help="The same by the bits of an integer: 8 is int8, 16 is int16."),
     click.option("--replay", type=int, default=LearnConfig.replay, show_default=True,
                  help="Learning: slots of the 1-bit replay memory."),
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
@@ -63,12 +72,39 @@ def build_options(function: Callable) -> Callable:
 
 def options_from(values: dict) -> BuildOptions:
     """Turn the options of the command line into a request."""
-    learn = LearnConfig(
-        replay=values["replay"], buffer=values["buffer"], policy=values["policy"], batch=values["learn_batch"],
-        new_per_batch=values["new_per_batch"], epochs=values["learn_epochs"], lr=values["learn_rate"],
-        q_f=values["q_f"], q_b=int(values["q_b"]),
-    )  # fmt: skip
-    return BuildOptions(values["kernels"], int(values["activation_bits"]), learn)
+    settings = {field: values[option] for field, option in LEARN_OPTIONS.items()}
+    learn = LearnConfig(**settings | {"q_b": int(values["q_b"])})
+    activations = chosen_activations(values["activations"], values["activation_bits"])
+    if activations == "float32":
+        _require_no_learning(learn)
+        return BuildOptions(values["kernels"], float32=True)
+    return BuildOptions(values["kernels"], ACTIVATIONS[activations], learn)
+
+
+def chosen_activations(activations: str | None, bits: str | None) -> str:
+    """Return the type of the stream. Raises UsageError where the two options that say it contradict each other."""
+    if activations is None:
+        return f"int{bits or 16}"
+    if bits is not None and activations != f"int{bits}":
+        raise UsageError(
+            f"--activations {activations} and --activation-bits {bits} contradict each other",
+            why=f"--activation-bits {bits} means --activations int{bits}",
+            fix="leave one of the two out",
+        )
+    return activations
+
+
+def _require_no_learning(learn: LearnConfig) -> None:
+    """Raise UsageError where a float32 build is asked for learning options."""
+    usual = LearnConfig()
+    asked = [option for field, option in LEARN_OPTIONS.items() if getattr(learn, field) != getattr(usual, field)]
+    if asked:
+        names = ", ".join(f"--{option.replace('_', '-')}" for option in asked)
+        raise UsageError(
+            f"--activations float32 has no learned head for {names}",
+            why="float32 is the reference for inference; learning is integer arithmetic (docs/adr/0003)",
+            fix="leave them out, or build with --activations int8 or int16",
+        )
 
 
 def project_name(model: str | Path) -> str:
@@ -129,6 +165,8 @@ def report_build(compiled: Compiled, built: BuildResult, size: ProgramSize) -> N
     )  # fmt: skip
     for path in built.programs.values():
         say(f"  {short(path)}")
+    if compiled.is_float:
+        say("float32, the reference: inference only, without a learned head")
 
 
 def _share(name: str, used: int, budget: int) -> tuple[str, str, str, str]:
@@ -149,23 +187,27 @@ def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
     memory = analysis.memory_use(compiled)
     costs = analysis.layer_costs(compiled.graph)
     if as_json:
-        document = {"model": compiled.program.name, "target": compiled.target.name, **asdict(memory)}
+        arithmetic = "float32" if compiled.is_float else "integer"
+        document = {"model": compiled.program.name, "target": compiled.target.name, "arithmetic": arithmetic}
+        document |= asdict(memory)
         print_json({**document, "fits": memory.fits, "layers": [asdict(cost) for cost in costs]})
         return
-    _print_layers(costs)
+    _print_layers(costs, compiled.is_float)
     heading(f"memory on {compiled.target.name}")
     say("one arena; below, a line is a step and a column an address: who lies there while the step runs")
     say(compiled.plan.to_text().rstrip())
     _print_fit(memory)
 
 
-def _print_layers(costs: list[analysis.LayerCost]) -> None:
+def _print_layers(costs: list[analysis.LayerCost], is_float: bool) -> None:
+    kind = "float" if is_float else "integer"
+
     def row(name: str, middle: tuple[str, ...], part: list[analysis.LayerCost]) -> tuple[str, ...]:
-        sums = (sum(getattr(c, key) for c in part) for key in ("binary_macs", "integer_macs", "weight_bytes"))
+        sums = (sum(getattr(c, key) for c in part) for key in ("binary_macs", f"{kind}_macs", "weight_bytes"))
         return (name, *middle, *(f"{value:,}" for value in sums))
 
     rows = [row(c.name, (c.op, "x".join(map(str, c.shape)), c.precision), [c]) for c in costs]
-    columns = ["layer", "op", "output", "precision", "binary MAC", "integer MAC", "weight bytes"]
+    columns = ["layer", "op", "output", "precision", "binary MAC", f"{kind} MAC", "weight bytes"]
     table(columns, [*rows, row("total", ("", "", ""), costs)], (4, 5, 6))
 
 

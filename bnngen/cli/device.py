@@ -98,7 +98,7 @@ def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: st
 def _print_classes(compiled: Compiled, images: list[str], scores: np.ndarray, labels: np.ndarray | None) -> None:
     """Print one row an image; its right class too, where `labels` (indices of scores) are known."""
     names = class_names(compiled)
-    scale = compiled.graph.tensors[compiled.graph.output].uniform_scale
+    scale = compiled.score_step
     rows = []
     for place, image in enumerate(images):
         order = np.argsort(-scores[place], kind="stable")[:3]
@@ -185,7 +185,15 @@ def test_images(
 def learn(model: str, target: str, **values: Any) -> None:
     """Show the target new classes, let it learn them there, and measure after each experience."""
     learning.check_picture(values["out"])
-    compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
+    options = options_from(values)
+    if options.float32:
+        raise UsageError(
+            "float32 builds do not learn",
+            where="bnngen learn --activations float32",
+            why="float32 is the reference for inference; latents and the learned head are integers (docs/adr/0003)",
+            fix="leave --activations out, or give int8 or int16",
+        )
+    compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options)
     learning.run(compiled, built, where_from(values), learning.Request.of(values))
 
 

@@ -70,6 +70,13 @@ def _check_request(layers: bool, values: dict) -> None:
             why="it holds the integer graph against the float graph; targets equal the integer graph bit for bit",
             fix="leave out --target and --on, or --layers",
         )
+    if layers and options_from(values).float32:
+        raise UsageError(
+            "--layers shows what integers cost; float32 has none",
+            where="bnngen validate --layers --activations float32",
+            why="it holds the integer graph against the float graph",
+            fix="leave --layers out, or give --activations int8 or int16",
+        )
     if values["out"] and not layers:
         raise UsageError("only --layers draws a picture", where="bnngen validate -o", fix="add --layers")
 
@@ -79,26 +86,37 @@ def _check_request(layers: bool, values: dict) -> None:
 
 def _validate_chain(path: Path, values: dict) -> None:
     made = [make(path, load_target(name), options_from(values)) for name in values["targets"] or ("host",)]
-    compiled = made[0][0]
+    compiled, real = made[0][0], load_onnx(path)
     images, labels = test_images(compiled.graph, values["data"], values["everything"], values["count"])
     stages, differences = [], []
     with progress() as report:
         stages += _float_stages(path, values["keras"], images)
-        stages.append(checks.interpreter_stage(compiled.graph, images, report))
+        if compiled.is_float:
+            stages.append(checks.float_stage(real, images, report))
+        else:
+            stages.append(checks.interpreter_stage(compiled.graph, images, report))
         for other, built, _ in made:
             with connect(built, where_from(values)) as client:
                 few = images[: values["limit"]] if values["limit"] else images
-                stages.append(checks.device_stage(built.target.name, client, few, report))
-                for image in images[:TRACED]:
+                stage = checks.device_stage(built.target.name, client, few, report)
+                stages.append(_in_real_units(stage, other, real) if other.is_float else stage)
+                for image in images[: 0 if other.is_float else TRACED]:
                     found = checks.first_difference(other.graph, client, image)
                     differences += [f"{built.target.name}: {found}"] if found else []
     result = checks.compare(stages, labels)
     result = checks.Report(result.rows, result.histogram, differences)
     if values["as_json"]:
-        print_json({"model": compiled.program.name, "passed": result.passed, **asdict(result)})
+        passed = None if compiled.is_float else result.passed  # of float32 nothing is claimed that could fail
+        print_json({"model": compiled.program.name, "passed": passed, **asdict(result)})
     else:
-        _print_chain(result, class_names(compiled))
-    _judge(result, compiled, values["as_json"])
+        _print_chain(result, class_names(compiled), compiled.is_float)
+    if not compiled.is_float:
+        _judge(result, compiled, values["as_json"])
+
+
+def _in_real_units(stage: checks.Stage, compiled: Compiled, real: ir.Graph) -> checks.Stage:
+    """The scores of a float32 build, as the float graph has them."""
+    return checks.Stage(f"{stage.name}, float32", checks.real_scores(real, stage.scores, compiled.score_step), False)
 
 
 def _float_stages(path: Path, keras: str | None, images: np.ndarray) -> list[checks.Stage]:
@@ -114,13 +132,22 @@ def _float_stages(path: Path, keras: str | None, images: np.ndarray) -> list[che
     ]
 
 
-def _print_chain(report: checks.Report, names: list[str]) -> None:
+def _print_chain(report: checks.Report, names: list[str], is_float: bool) -> None:
     verdict = {None: "", True: "bit for bit", False: "NO"}
+
+    def last(row: checks.Row) -> str:
+        if is_float:
+            return "" if row.largest is None else f"{row.largest:.2g}"
+        return verdict[row.exact]
+
+    held = "largest difference to above" if is_float else "same scores as above"
     table(
-        ["", "images", "accuracy", "same class as above", "same scores as above"],
-        [(r.name, r.images, _share(r.accuracy), _share(r.agreement), verdict[r.exact]) for r in report.rows],
+        ["", "images", "accuracy", "same class as above", held],
+        [(r.name, r.images, _share(r.accuracy), _share(r.agreement), last(r)) for r in report.rows],
         (1, 2, 3),
     )
+    if is_float:
+        say("float32: these stages are equal within rounding at best; equality bit for bit is for integer builds alone")
     say("predicted: " + ", ".join(f"{n} {c}" for n, c in zip(names, report.histogram, strict=True)))
 
 
@@ -145,7 +172,7 @@ def _judge(report: checks.Report, compiled: Compiled, quiet: bool) -> None:
 
 def _validate_layers(path: Path, values: dict) -> None:
     real = load_onnx(path)
-    integer = run_passes(real, Options(int(values["activation_bits"])))
+    integer = run_passes(real, Options(options_from(values).activation_bits))
     images, labels = test_images(real, values["data"], values["everything"], values["count"])
     count = min(values["limit"] or LAYER_IMAGES, len(images))
     chosen = np.arange(count) * len(images) // count
@@ -235,7 +262,7 @@ def _draw(report: LayerReport, integer: ir.Graph, values: dict) -> None:
         "this layer alone": [layer.alone.snr for layer in report.layers],
         "accumulated": [layer.accumulated.snr for layer in report.layers],
     }
-    title = f"{integer.meta.name}, int{values['activation_bits']} stream, {report.images} images"
+    title = f"{integer.meta.name}, int{options_from(values).activation_bits} stream, {report.images} images"
     plot_layers(series, [layer.name for layer in report.layers], title, values["out"])
 
 
@@ -250,7 +277,7 @@ def _document(report: LayerReport, integer: ir.Graph, labels: np.ndarray | None,
 
     return {
         "model": integer.meta.name,
-        "activation_bits": int(values["activation_bits"]),
+        "activation_bits": options_from(values).activation_bits,
         "data": values["data"] if values["count"] is None else "random pixels",
         "images": report.images,
         "accuracy": {"float": real, "integer": whole, "same_class": agreement},
