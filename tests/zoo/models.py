@@ -28,9 +28,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took: seconds of the clock, and its largest memory in bytes."""
+    """What a command took: seconds of the clock, seconds of all processors, its largest memory in bytes."""
 
     seconds: float
+    cpu: float
     peak: int
     output: str
 
@@ -46,7 +47,7 @@ def command(folder: Path, *arguments: str) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     output = log.read_text(encoding="utf-8", errors="replace")
     assert process.returncode == 0, output
-    return Cost(time.monotonic() - start, usage.ru_maxrss * 1024, output)
+    return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
 
 
 class Exported:
