@@ -31,6 +31,18 @@ def test_the_document_agrees_with_keras(digits):
     assert (digits.folder / "layers.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_int8_turns_signs_in_both_directions(digits):
+    """Rounded to nearest, 60 to 100 % of the wrong signs would be +1 (docs/adr/0008)."""
+    document = json.loads(digits.good("validate", "--layers", "--activation-bits", "8", "--json", "--data", "digits"))
+    wrong = {
+        layer["name"]: layer["accumulated"]["upward"]
+        for layer in document["layers"]
+        if layer["accumulated"]["signs"] is not None and layer["accumulated"]["signs"] < 0.99
+    }
+    assert len(wrong) >= 4 and all(0.4 < upward < 0.6 for upward in wrong.values()), wrong
+    assert abs(document["accuracy"]["float"] - document["accuracy"]["integer"]) < 0.011
+
+
 def test_the_chain_as_a_document(digits):
     document = json.loads(digits.good("validate", "--json", *SMALL))
     assert document["passed"] and [row["exact"] for row in document["rows"]] == [None, True]
