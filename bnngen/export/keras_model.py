@@ -13,6 +13,7 @@ import larq  # noqa: F401  (registers its layers and quantizers with Keras)
 import numpy as np
 import tensorflow as tf
 
+import bnngen.train.layers  # noqa: F401  (registers its layers too)
 from bnngen.errors import ModelError, UsageError
 from bnngen.export.config import ModelInfo, check_images, read_info, real_images
 from bnngen.export.site import Arguments, Operand, as_map
