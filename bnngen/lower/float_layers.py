@@ -123,7 +123,7 @@ def float_cuts(cuts: np.ndarray, closed: np.ndarray) -> np.ndarray:
 
     That is the smallest float32 that passes the cut: the cut rounded, or its neighbour above.
     """
-    exact = np.float64(cuts)
+    exact = np.asarray(cuts, np.float64)
     near = exact.astype(np.float32)
     passes = np.where(np.asarray(closed) != 0, near >= exact, near > exact)
     return np.where(passes, near, np.nextafter(near, np.float32(np.inf)))
