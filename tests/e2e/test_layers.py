@@ -32,7 +32,7 @@ def test_the_document_agrees_with_keras(digits):
 
 
 def test_int8_turns_signs_in_both_directions(digits):
-    """Rounded to nearest, 60 to 100 % of the wrong signs would be +1 (docs/adr/0008)."""
+    """Rounded to nearest, all wrong signs of the first layer would be +1, two thirds of the next (docs/adr/0008)."""
     document = json.loads(digits.good("validate", "--layers", "--activation-bits", "8", "--json", "--data", "digits"))
     wrong = {
         layer["name"]: layer["accumulated"]["upward"]
