@@ -19,7 +19,7 @@ BASE_NEEDS := /usr/include/stdio.h:libc6-dev arm-none-eabi-gcc:gcc-arm-none-eabi
 TEST_NEEDS := $(BASE_NEEDS) clang:clang g++:g++ gdb-multiarch:gdb-multiarch openocd:openocd \
 	st-flash:stlink-tools ssh:openssh-client cmake:cmake
 
-.PHONY: help demo test test-all test-zoo lint install install-test clean distclean
+.PHONY: help demo test test-all test-slow lint install install-test clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \2/p' $(MAKEFILE_LIST) | awk '{n=$$1" "$$2; $$1=$$2=""; printf "%-16s%s\n", n, $$0}'
@@ -27,13 +27,13 @@ help:  ## show this list
 demo: install  ## the main job on real images: train, export, build, compare, learn on the emulated board
 	@start=$$SECONDS; $(RUN) -m bnngen.cli demo; echo "the demo took $$((SECONDS - start)) s, installation apart"
 
-test: install-test  ## every test, with three models of the zoo
+test: install-test  ## every test but the slow ones
 	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
-test-all: lint test test-zoo demo  ## style, every test, all models of the zoo, and the demo
+test-all: lint test test-slow demo  ## style, every test, the slow ones too, and the demo
 
-test-zoo: install-test  ## all models of larq_zoo, which take long
-	@$(RUN) -m pytest -m every_model tests/zoo tests/lce
+test-slow: install-test  ## what takes minutes: all models of larq_zoo, several workers, hundreds of random networks
+	@$(RUN) -m pytest -m slow
 
 lint: install-test  ## ruff over everything
 	@$(RUN) -m ruff check .

@@ -108,6 +108,7 @@ def test_two_workers_train_and_the_chief_writes(two_workers: tuple[Path, list[di
     assert "BatchNormalization" in kinds and "SyncBatchNormalization" not in kinds
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_process_give_the_model_of_two_processes(
         tmp_path: Path, two_workers: tuple[Path, list[dict]]) -> None:
     request = {"config": DIGITS | {"strategy": "mirrored"}, "cpus": 2}
@@ -115,6 +116,7 @@ def test_two_devices_of_one_process_give_the_model_of_two_processes(
     assert (tmp_path / "m.keras").read_bytes() == (two_workers[0] / "chief/m.keras").read_bytes()
 
 
+@pytest.mark.slow
 def test_one_device_takes_the_same_steps(tmp_path: Path) -> None:
     """One step on the whole set, of a smooth twin, differs by rounding alone; in the binary one signs may flip.
 
@@ -138,6 +140,7 @@ def test_one_device_takes_the_same_steps(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_interrupted_workers_resume_to_the_same_model(tmp_path: Path, two_workers: tuple[Path, list[dict]]) -> None:
     """Ctrl-C at all workers in the second epoch. Only the chief has the state: it sends it to the others."""
     folders = (tmp_path / "chief", tmp_path / "worker")
@@ -157,6 +160,7 @@ def test_a_lost_worker_ends_the_run_with_a_word(tmp_path: Path) -> None:
     assert "stopped after 1 of 3 epochs" in chief["message"] and "--resume" in chief["fix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changed", "chief_says", "worker_says"), [
     ({"seed": 2}, "worker 1 was started with other settings or data", "worker 1 was started with other"),
     ({"data": "nowhere.npz"}, "worker 1 could not start", "nowhere.npz"),
@@ -168,11 +172,13 @@ def test_workers_that_do_not_fit_stop_together(tmp_path: Path, changed: dict, ch
     assert worker_says in worker["message"] + worker["why"]
 
 
+@pytest.mark.slow
 def test_resume_without_a_state_is_said_by_all(tmp_path: Path) -> None:
     chief, worker = pair((tmp_path / "chief", tmp_path / "worker"), both(resume=True), both(resume=True))
     assert "no training run to resume" in chief["message"] and "worker 0 could not start" in worker["message"]
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_goes_on_on_one(tmp_path: Path) -> None:
     """The state is that of the plain model: hosts may come and go between two epochs."""
     request = {"config": DIGITS | {"strategy": "mirrored"}, "cpus": 2}
