@@ -147,7 +147,7 @@ def _print_chain(report: checks.Report, names: list[str], is_float: bool) -> Non
         (1, 2, 3),
     )
     if is_float:
-        say("float32: these stages are equal within rounding at best; equality bit for bit is for integer builds alone")
+        say("float32 rounds, and a value that rounds across 0 turns a sign: bit for bit is for integer builds alone")
     say("predicted: " + ", ".join(f"{n} {c}" for n, c in zip(names, report.histogram, strict=True)))
 
 
