@@ -2,7 +2,7 @@
 """Models of larq_zoo at 224x224: Keras -> ONNX -> integer graph -> C on the host and on an emulated Raspberry Pi;
 and beside them larq-compute-engine.
 
-`make test` takes three that have little in common; `make test-all` takes all of them (marker every_model).
+`make test` takes three that have little in common; `make test-all` takes all of them (marker slow).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from tests.peers import ask_engine  # noqa: E402
 from tests.zoo.models import GIB, Exported, agreement, command, correlation  # noqa: E402
 
 ALWAYS = ("QuickNetSmall", "RealToBinaryNet", "MeliusNet22")
-# Against floating point, over 16 images. Signs within rounding of zero may differ, and with them other signs: a wrong
+# Against floating point, over 8 images. Signs within rounding of zero may differ, and with them other signs: a wrong
 # layer gives a correlation near 0, int16 rounding leaves 0.91 in the deepest model and 0.97 or more in most.
 LEAST_CORRELATION = 0.85
-LEAST_AGREEMENT = 0.9
+LEAST_AGREEMENT = 0.85
 LEAST_CORRELATION_S8 = 0.6
 NOT_CONVERTED = ("DoReFaNet",)  # larq-compute-engine 0.16.0 refuses it with a ValueError
 
 
 def chosen(always: tuple[str, ...], names: tuple[str, ...] = MODELS) -> list:
     """Return the models, marked where only `make test-all` takes them."""
-    return [pytest.param(name, marks=() if name in always else pytest.mark.every_model) for name in names]
+    return [pytest.param(name, marks=() if name in always else pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_onnxruntime_agrees_with_keras(exported, name):
     model = exported(name)
     found = re.search(r"same class ([\d.]+)%", model.cost.output)
     assert found and float(found.group(1)) == 100.0, model.cost.output
-    assert model.onnx.shape == (16, 1000) and len(set(model.onnx.argmax(axis=1))) >= 12, "the classes hardly vary"
+    assert model.onnx.shape == (8, 1000) and len(set(model.onnx.argmax(axis=1))) >= 6, "the classes hardly vary"
 
 
 @pytest.mark.parametrize("name", chosen(ALWAYS))
@@ -103,7 +103,7 @@ def test_larq_compute_engine_agrees(exported, name):
     """The engine, which computes the real-valued stream in float32, against both of ours; Keras from its process."""
     model = exported(name)
     ask_engine(str(model.folder), name)
-    engine, keras = (np.load(model.folder / f"{name}.{which}.npy") for which in ("lce", "keras"))
+    engine, keras = (np.load(model.folder / f"{name}.{which}.npy")[:8] for which in ("lce", "keras"))
     facts = json.loads((model.folder / f"{name}.json").read_text(encoding="utf-8"))
     assert "LceBconv2d" in facts["operators"]
     for ours in (keras, model.onnx, model.integers):
