@@ -59,12 +59,30 @@ def _wanted(graph: ir.Graph, tensors: Mapping[str, ir.Tensor]) -> dict[str, Arra
             gain, offset = compose(np.ones(tensors[name].channels), np.zeros(tensors[name].channels), tuple(norms))
             cut = np.divide(-offset, gain, out=np.zeros(len(gain)), where=gain != 0)
             wanted[name] = _fraction(cut / tensors[name].scales + 0.5)
-    for node in reversed(graph.nodes):  # what joins channels without changing them passes the wish on
-        if isinstance(node, ir.MaxPool | ir.Concat) and node.output in wanted:
-            widths = [graph.tensors[name].channels for name in node.inputs]
-            for name, part in zip(node.inputs, np.split(wanted[node.output], np.cumsum(widths)[:-1]), strict=True):
-                wanted.setdefault(name, part)
-    return wanted
+    direct = set(wanted)
+    for node in reversed(graph.nodes):  # what joins or moves channels without changing them passes the wish on
+        parts = _passed_back(node, graph, wanted[node.output]) if node.output in wanted else {}
+        for name, part in parts.items():
+            if name not in direct:  # of several such readers the first decides, channel by channel
+                wanted[name] = np.where(np.isnan(part), wanted.get(name, part), part)
+    return {name: np.nan_to_num(part) for name, part in wanted.items()}
+
+
+def _passed_back(node: ir.Node, graph: ir.Graph, wish: Array) -> dict[str, Array]:
+    """Return what the output's wish means for each input; NaN for channels that the output does not have."""
+    widths = [graph.tensors[name].channels for name in node.inputs]
+    if isinstance(node, ir.MaxPool | ir.Concat):
+        return dict(zip(node.inputs, np.split(wish, np.cumsum(widths)[:-1]), strict=True))
+    if isinstance(node, ir.Channels):
+        part = np.full(widths[0], np.nan)
+        for channel, source in reversed(list(enumerate(node.index.tolist()))):
+            if source >= 0:
+                part[source] = wish[channel]
+        return {node.inputs[0]: part}
+    if isinstance(node, ir.Flatten):
+        pixels = wish.reshape(-1, widths[0])
+        return {node.inputs[0]: np.where((pixels == pixels[0]).all(axis=0), pixels[0], np.nan)}
+    return {}
 
 
 def _fraction(offset: Array) -> Array:

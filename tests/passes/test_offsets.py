@@ -219,3 +219,65 @@ def test_channels_carry_their_offsets():
     found = offsets.with_offsets(ir.Graph(nodes, wide, "image", "bits", meta), names)
     assert found["a"].offset == (0.5, -0.25) and found["b"].offset == (0.25, 0.5)
     assert found["joined"].offset == (0.5, -0.25, 0.25, 0.5) and found["picked"].offset == (0.5, 0.0, -0.25, 0.5)
+
+
+MOVES = {
+    "shuffle": lambda b: b.channels("moved", [5, 0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 11]),
+    "slice": lambda b: b.channels("moved", [6, 7, 8, 9, 10, 11]),
+    "pad": lambda b: b.channels("moved", [*range(12), -1]),
+    "flatten": lambda b: b.flatten("moved"),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_sign_behind_moved_channels_is_met_half_way_too(move):
+    b, trunk = start()
+    b.norm("side")  # a second reader, so that the trunk is stored
+    b.pool("side_pool")
+    b.last = trunk
+    MOVES[move](b)
+    b.sign("sign")
+    channels = b.tensors["moved"].channels
+    if move == "flatten":
+        b._append(ir.BinaryConv2D("conv", ("sign",), "conv", b.rng.choice(np.int8([-1, 1]), (1, 1, channels, 12)), ONE),
+                  (12,))  # fmt: skip
+    else:
+        b.binary_conv("conv", 12)
+        b.pool("pool")
+    b.add("sum", "side_pool")
+    b.dense("logits", 4)
+    integer = run_passes(b.finish(), Options(8))
+    read = [6, 7, 8, 9, 10, 11] if move == "slice" else list(range(12))
+    offset = integer.tensors[trunk].offsets * np.ones(12)
+    assert set(offset[read]) == {0.5} and set(np.delete(offset, read)) <= {0.0}
+
+
+def test_of_two_signs_behind_parts_each_decides_for_its_channels():
+    """The halves of a split have thresholds of their own; a channel that both read takes the first one's."""
+    b, trunk = start()
+    parts = []
+    for name, index in (("low", list(range(7))), ("high", list(range(5, 12)))):
+        b.last = trunk
+        b.channels(name, index)
+        b.norm(f"{name}_bn")
+        b.sign(f"{name}_sign")
+        parts.append(b.binary_conv(f"{name}_conv", 6))
+    b.add("sum", parts[0])
+    b.last, branch = trunk, b.last
+    b.pool("trunk_pool")
+    b.dense("hidden", 6)
+    hidden = b.last
+    b.last = branch
+    b.pool("sum_pool")
+    b.add("all", hidden)
+    b.dense("logits", 4)
+    graph = b.finish()
+    tensor = run_passes(graph, Options(8)).tensors[trunk]
+    for name, channels in (("low", slice(0, 7)), ("high", slice(7, 12))):
+        norm = next(node for node in graph.nodes if node.name == f"{name}_bn")
+        own = slice(0, 7) if name == "low" else slice(2, 7)
+        slope = (norm.gamma / np.sqrt(norm.variance.astype(np.float64) + norm.epsilon))[own]
+        moves = slope != 0
+        cut = norm.mean[own] - np.divide(norm.beta[own], slope, out=np.zeros(len(slope)), where=moves)
+        place = (cut / tensor.scales[channels] - tensor.offsets[channels] + 0.5)[moves]
+        np.testing.assert_allclose(place, np.rint(place), atol=1e-4)
