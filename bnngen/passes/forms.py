@@ -22,6 +22,7 @@ KERNELS = (*LAYERS, *POOLS, ir.Add, ir.Mul)
 ELEMENTS = (ir.Clip, ir.BatchNorm, ir.PRelu)
 ENDS = (ir.Sign, ir.Levels, ir.Scores)
 NO_LIMIT = float("inf")
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,14 @@ def expressible(links: tuple[ir.Node, ...]) -> bool:
 def acc_limits(layer: ir.Node, clip: ir.Clip) -> tuple[int, int] | None:
     """Return the clip as limits of the layer's accumulator; None where channels would differ.
 
-    At 0 all channels agree, unless a bias moves it. Other limits need an accumulator whose unit is 1.
+    At 0 all channels agree, unless a bias moves it. Other limits need an accumulator whose unit is 1; beyond int32 they
+    limit nothing.
     """
     if getattr(layer, "bias", None) is not None and np.any(layer.bias != 0):
         return None
+    if clip.lo > INT32_MAX or clip.hi < INT32_MIN:
+        return None
     unit = isinstance(layer, ir.BinaryConv2D) and layer.kernel_scale is None
-    limits = []
-    for value, open_end in ((clip.lo, -(2**31)), (clip.hi, 2**31 - 1)):
-        if not (np.isinf(value) or value == 0 or (unit and float(value).is_integer())):
-            return None
-        limits.append(open_end if np.isinf(value) else int(value))
-    return limits[0], limits[1]
+    if not all(np.isinf(end) or end == 0 or (unit and float(end).is_integer()) for end in (clip.lo, clip.hi)):
+        return None
+    return int(max(clip.lo, INT32_MIN)), int(min(clip.hi, INT32_MAX))

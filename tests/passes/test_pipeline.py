@@ -289,3 +289,37 @@ def test_input_rule_is_the_one_of_the_specification(scale, offset, want):
         assert rule.bias[0] == round(Fraction(offset) / Fraction(grid) * 2**16) + 2**15
     else:
         assert (rule.mult[0], rule.bias[0], rule.shift) == want
+
+
+@pytest.mark.parametrize(("lo", "hi"), [(0.0, 2.0**31), (-5e9, 5e9), (-5e9, 3.0), (5e9, 6e9), (-6e9, -5e9), (1e6, 2e6)])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_limits_beyond_int32_limit_nothing(lo, hi, pooled):
+    """Behind a binary convolution integer limits act on the accumulator, which is int32."""
+    b = graphs.Builder((6, 6, 3), 2)
+    b.conv("stem", 8)
+    b.sign("sign")
+    b.binary_conv("conv", 8)
+    b.element(ir.Clip, "clip", lo, hi)
+    if pooled:
+        b.max_pool("max")
+    b.norm("bn")
+    b.sign("sign2")
+    b.binary_conv("conv2", 4)
+    b.element(ir.Clip, "clip2", lo, hi)
+    b.norm("bn2")
+    b.pool("pool")
+    b.dense("logits", 3)
+    graph = b.finish()
+    integer = run_passes(graph)
+    for node in integer.nodes:
+        rule = getattr(node, "epilogue", None)
+        if isinstance(rule, ir.Affine):
+            assert -(2**31) <= rule.acc_lo <= rule.acc_hi < 2**31 and rule.lo <= rule.hi
+    lower(integer)
+    images = graphs.pixels(graph, 8)
+    bits = interp.evaluate(integer, images)
+    floats = {"sign": bits["sign"]}
+    for node in graph.nodes[2:]:
+        floats[node.output] = interp.apply(node, [floats[n] for n in node.inputs], graph.tensors[node.output])
+    if hi > 0 and lo < 1e6:
+        np.testing.assert_array_equal(bits["sign2"], floats["sign2"])
