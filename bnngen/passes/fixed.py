@@ -67,7 +67,9 @@ def fixed_tensors(graph: ir.Graph, image: Fixed) -> dict[str, Fixed]:
             copies = graph.tensors[node.output].channels // len(source.scales)
             value = Fixed(source.dtype, np.tile(source.scales, copies), source.lo, source.hi)
         elif isinstance(node, ir.Channels) and source:
-            scales = np.where(node.index < 0, 1.0, source.scales[np.maximum(node.index, 0)])
+            picked = source.scales[np.maximum(node.index, 0)]
+            real = picked[node.index >= 0]
+            scales = np.where(node.index < 0, real.min() if real.size else 1.0, picked)
             value = Fixed(source.dtype, scales, min(source.lo, 0), max(source.hi, 0))
         elif isinstance(node, ir.Concat):
             value = _joined([found.get(name) for name in node.inputs])
@@ -84,7 +86,9 @@ def _stored(links: tuple[ir.Node, ...], source: Fixed | None) -> Fixed | None:
     if value is None or len(links) == 1:
         return value
     limits = acc_limits(links[0], links[1]) if len(links) == 2 and isinstance(links[1], ir.Clip) else None
-    return replace(value, lo=max(value.lo, limits[0]), hi=min(value.hi, limits[1])) if limits else None
+    if limits is None or limits[0] > value.hi or limits[1] < value.lo:
+        return None
+    return replace(value, lo=max(value.lo, limits[0]), hi=min(value.hi, limits[1]))
 
 
 def accumulator(layer: ir.Node, source: Fixed | None) -> Fixed | None:

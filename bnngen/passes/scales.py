@@ -61,7 +61,7 @@ def _types(graph: ir.Graph, bits: int, groups: Groups) -> Types:
     for name in groups.slots:
         if name in computed:
             np.maximum.at(reach, groups.label[groups.slots[name]], _reach(graph, name, bits))
-    reach = reach[groups.label]
+    reach = _with_silent(reach, groups)[groups.label] if bits == 8 else reach[groups.label]
     limit = np.full(len(reach), 2 ** (bits - 1) - 1)
     if bits == 16:
         bounds = largest_integers(graph, {name: float(reach[slots].max()) for name, slots in groups.slots.items()})
@@ -80,6 +80,19 @@ def _types(graph: ir.Graph, bits: int, groups: Groups) -> Types:
         tensors[name] = ir.Tensor(name, graph.tensors[name].shape, dtype, plain_scale(scales))
         limits[name] = (lo, hi) if top == hi else (-top, top)
     return Types(tensors, limits)
+
+
+def _with_silent(reach: Array, groups: Groups) -> Array:
+    """Give channels that stay 0 a part of their tensor's largest reach: their scale folds into weights too."""
+    while True:
+        part = np.zeros(len(reach))
+        for slots in groups.slots.values():
+            labels = groups.label[slots]
+            np.maximum.at(part, labels, reach[labels].max() / QUIET)
+        new = np.where(reach == 0, part, reach)
+        if (new == reach).all():  # what one tensor gave, another may share
+            return reach
+        reach = new
 
 
 def _need_one_scale(graph: ir.Graph, names: list[str]) -> set[str]:
