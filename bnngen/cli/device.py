@@ -36,6 +36,7 @@ from bnngen.errors import UsageError
 from bnngen.pipeline import Compiled, project_folder
 from bnngen.targets import load_target
 
+ALL_CLASSES, MOST_FREQUENT = 20, 10  # of up to 20 classes all are counted out, of more the ten most frequent
 FIRST = 10  # images of a data set that `run` prints a row for
 DATA = "Images: digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class."
 
@@ -111,12 +112,23 @@ def _print_classes(compiled: Compiled, images: list[str], scores: np.ndarray, la
 def _print_totals(compiled: Compiled, scores: np.ndarray, labels: np.ndarray | None) -> None:
     chosen = scores.argmax(axis=1)
     names = class_names(compiled)
-    counts = np.bincount(chosen, minlength=len(names))
-    say(f"predicted of {len(chosen)} test images: " + ", ".join(f"{n} {c}" for n, c in zip(names, counts, strict=True)))
+    counts = np.bincount(chosen, minlength=len(names)).tolist()
+    say(f"predicted of {len(chosen)} test images: " + predicted(names, counts))
     if labels is None:
         say("accuracy: unknown, these are not the data that the model's classes come from")
     else:
         say(f"accuracy: {(chosen == labels).mean():.2%}")
+
+
+def predicted(names: list[str], counts: list[int]) -> str:
+    """Say how often each class was predicted; of many classes, the most frequent."""
+    pairs = list(zip(names, counts, strict=True))
+    if len(pairs) <= ALL_CLASSES:
+        return ", ".join(f"{name} {count}" for name, count in pairs)
+    first = sorted(pairs, key=lambda pair: -pair[1])[:MOST_FREQUENT]
+    shown = [f"{name} {count}" for name, count in first if count]
+    several = sum(count > 0 for count in counts)
+    return ", ".join(shown) + (f"; {several} of the {len(pairs)} classes in all" if several > len(shown) else "")
 
 
 def test_images(

@@ -16,11 +16,12 @@ from bnngen import ir
 from bnngen import validate as checks
 from bnngen.cli.build import build_options, make, model_option, options_from
 from bnngen.cli.console import err, print_json, progress, say, short, table
-from bnngen.cli.device import DATA, class_names, test_images, where_from, where_options
+from bnngen.cli.device import DATA, class_names, predicted, test_images, where_from, where_options
 from bnngen.cli.learning import check_picture
 from bnngen.cli.model import find_model, require_training
 from bnngen.device.session import connect
-from bnngen.errors import BnngenError, UsageError
+from bnngen.errors import BnngenError, ModelError, UsageError
+from bnngen.export.config import ModelInfo
 from bnngen.frontend import load_onnx
 from bnngen.layer_errors import LayerError, LayerReport, Quality, layer_errors
 from bnngen.passes import Options, run_passes
@@ -28,11 +29,12 @@ from bnngen.pipeline import Compiled
 from bnngen.targets import load_target
 
 TRACED = 3  # images whose every layer is compared, by checksum
+DEFAULT_DATA = "digits"
 LAYER_IMAGES = 256  # for --layers, unless --limit says otherwise
 
 
 @click.command()
-@click.option("--data", default="digits", show_default=True, help=f"{DATA} The test part is used.")
+@click.option("--data", show_default=DEFAULT_DATA, help=f"{DATA} The test part is used.")
 @model_option
 @click.option("--target", "targets", multiple=True, help="As for build; may be repeated. Default: host.")
 @click.option("--keras", help="Compare with this Keras model, a file or a shipped name, and onnxruntime too.")
@@ -54,6 +56,8 @@ def validate(model: str, layers: bool, **values: Any) -> None:
     """Hold Keras, ONNX, the interpreter and every target against each other: scores, layers, accuracy."""
     path = find_model(model, ".onnx", "bnngen export")
     _check_request(layers, values)
+    values["keras"] = _keras_file(values["keras"])
+    values["data"] = values["data"] or DEFAULT_DATA
     if layers:
         _validate_layers(path, values)
     else:
@@ -79,18 +83,43 @@ def _check_request(layers: bool, values: dict) -> None:
         )
     if values["out"] and not layers:
         raise UsageError("only --layers draws a picture", where="bnngen validate -o", fix="add --layers")
+    asked = [option for option, key in (("--data", "data"), ("--all", "everything")) if values[key]]
+    if values["count"] and asked:
+        raise UsageError(
+            f"--random and {asked[0]} contradict each other",
+            where="bnngen validate",
+            why="--random takes images of random pixels instead of a data set",
+            fix=f"leave out --random, or {asked[0]}",
+        )
+
+
+def _keras_file(given: str | None) -> Path | None:
+    """Return the file that --keras names, before anything is built. Raises UsageError, ToolError."""
+    if given is None:
+        return None
+    if Path(given).suffix == ".onnx":
+        raise UsageError(
+            f"{given} is not a Keras model",
+            where="--keras",
+            why="the ONNX file is what --model names; --keras names what it was exported from",
+            fix="give a .keras or .h5 file, or leave --keras out",
+        )
+    require_training()
+    return find_model(given, ".keras", "bnngen train")
 
 
 # -------------------------------------------------------------------------------------------- chain
 
 
 def _validate_chain(path: Path, values: dict) -> None:
-    made = [make(path, load_target(name), options_from(values)) for name in values["targets"] or ("host",)]
-    compiled, real = made[0][0], load_onnx(path)
-    images, labels = test_images(compiled.graph, values["data"], values["everything"], values["count"])
+    targets, options = [load_target(name) for name in values["targets"] or ("host",)], options_from(values)
+    real = load_onnx(path)
+    images, labels = test_images(real, values["data"], values["everything"], values["count"])
+    made = [make(path, target, options) for target in targets]
+    compiled = made[0][0]
     stages, differences = [], []
     with progress() as report:
-        stages += _float_stages(path, values["keras"], images)
+        stages += _float_stages(path, values["keras"], images, real.meta)
         if compiled.is_float:
             stages.append(checks.float_stage(real, images, report))
         else:
@@ -119,17 +148,35 @@ def _in_real_units(stage: checks.Stage, compiled: Compiled, real: ir.Graph) -> c
     return checks.Stage(f"{stage.name}, float32", checks.real_scores(real, stage.scores, compiled.score_step), False)
 
 
-def _float_stages(path: Path, keras: str | None, images: np.ndarray) -> list[checks.Stage]:
+def _float_stages(path: Path, keras: Path | None, images: np.ndarray, meta: ir.ModelMeta) -> list[checks.Stage]:
+    """Run Keras and onnxruntime; pixels are scaled and classes numbered as the ONNX file says, for both."""
     if keras is None:
         return []
-    require_training()
     from bnngen.export.keras_model import run_keras
     from bnngen.export.session import run_onnx
 
     return [
-        checks.Stage("Keras", run_keras(find_model(keras, ".keras", "bnngen train"), images), False),
+        checks.Stage("Keras", _keras_scores(run_keras(keras, images, _info(meta)), keras, meta), False),
         checks.Stage("ONNX (onnxruntime)", run_onnx(path, images), False),
     ]
+
+
+def _info(meta: ir.ModelMeta) -> ModelInfo:
+    """What the exported file says of the Keras model it came from: that needs no file beside the Keras model."""
+    return ModelInfo(meta.name, meta.classes, meta.trained_classes, meta.input_scale, meta.input_offset)
+
+
+def _keras_scores(scores: np.ndarray, keras: Path, meta: ir.ModelMeta) -> np.ndarray:
+    """Return the scores [N, classes]. Raises ModelError where they cannot be those of the ONNX file's model."""
+    expected = (len(scores), len(meta.trained_classes))
+    if scores.shape != expected:
+        raise ModelError(
+            f"{keras.name} is not the model that was exported",
+            where="--keras",
+            why=f"it gives scores {list(scores.shape[1:])}, the ONNX file has {expected[1]}",
+            fix="give the Keras model that this ONNX file was exported from",
+        )
+    return scores
 
 
 def _print_chain(report: checks.Report, names: list[str], is_float: bool) -> None:
@@ -148,7 +195,7 @@ def _print_chain(report: checks.Report, names: list[str], is_float: bool) -> Non
     )
     if is_float:
         say("float32 rounds, and a value that rounds across 0 turns a sign: bit for bit is for integer builds alone")
-    say("predicted: " + ", ".join(f"{n} {c}" for n, c in zip(names, report.histogram, strict=True)))
+    say("predicted: " + predicted(names, report.histogram))
 
 
 def _judge(report: checks.Report, compiled: Compiled, quiet: bool) -> None:
@@ -177,7 +224,7 @@ def _validate_layers(path: Path, values: dict) -> None:
     count = min(values["limit"] or LAYER_IMAGES, len(images))
     chosen = np.arange(count) * len(images) // count
     labels = None if labels is None else labels[chosen]
-    outside = _keras_layers(values["keras"]) if values["keras"] else None
+    outside = _keras_layers(values["keras"], real.meta) if values["keras"] else None
     with progress() as report:
         result = layer_errors((real, integer), images[chosen], report, outside)
     if values["out"]:
@@ -191,11 +238,10 @@ def _validate_layers(path: Path, values: dict) -> None:
         say(f"picture: {short(values['out'])}")
 
 
-def _keras_layers(keras: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    require_training()
+def _keras_layers(keras: Path, meta: ir.ModelMeta) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     from bnngen.export.keras_layers import keras_layers
 
-    return keras_layers(find_model(keras, ".keras", "bnngen train"))
+    return keras_layers(keras, _info(meta))
 
 
 def _print_layers(report: LayerReport) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import onnx
@@ -97,3 +98,33 @@ def test_a_model_of_ones_own_is_exported_with_images_alone(bnngen):
 
 def metadata(bnngen) -> str:
     return onnx.load(bnngen.folder / "own.onnx").metadata_props[0].value
+
+
+def test_keras_is_read_as_the_exported_file_says(digits):
+    """A model that bnngen did not train has nothing beside it: scale, offset and classes stand in the ONNX file."""
+    shutil.copy(digits.folder / "model.keras", digits.folder / "alone.keras")
+    assert not (digits.folder / "alone.meta.json").exists()
+    document = json.loads(digits.good("validate", "--keras", "alone.keras", "--limit", "2", "--json"))
+    assert [row["name"] for row in document["rows"]][:2] == ["Keras", "ONNX (onnxruntime)"]
+    assert document["rows"][0]["accuracy"] > 0.97 and document["rows"][1]["agreement"] == 1
+    text = digits.good("validate", "--layers", "--keras", "alone.keras", "--limit", "2")
+    assert "Keras, dB" in text
+
+
+def test_validate_refuses_before_it_builds(digits):
+    shutil.copy(digits.folder / "model.onnx", digits.folder / "early.onnx")
+    for arguments in (("--keras", "model.onnx"), ("--keras", "missing"), ("--random", "3", "--data", "digits"),
+                      ("--random", "3", "--all"), ("--data", "nowhere.npz")):  # fmt: skip
+        digits("validate", "--model", "early", "--target", "host", *arguments).refused()
+    assert not (digits.folder / "build/early-host").exists()
+
+
+def test_of_many_classes_the_most_frequent_are_told():
+    from bnngen.cli.device import predicted
+
+    assert predicted(["a", "b"], [0, 3]) == "a 0, b 3"
+    names = [f"n{i}" for i in range(1000)]
+    assert predicted(names, [0] * 998 + [5, 7]) == "n999 7, n998 5"
+    text = predicted(names, list(range(1000)))
+    assert text.startswith("n999 999, n998 998, ") and text.count(",") == 9
+    assert text.endswith("n990 990; 999 of the 1000 classes in all")
