@@ -22,6 +22,9 @@ from bnngen.lower.shapes import HIGH, NARROW, WIDE
 Range = tuple[int, int]
 INT32: Range = ir.TYPE_RANGE[ir.S32]
 INT64: Range = (-(2**63), 2**63 - 1)
+FEWER_INPUTS = "sum fewer inputs: a smaller kernel, groups, or a layer in front that narrows the tensor"
+FEWER_BITS = f"build with --activation-bits 8 where this is a build with 16, or {FEWER_INPUTS}"
+SMALLER_WINDOW = "use a smaller pooling window, or one that stays inside the image (padding='valid')"
 
 
 def tensor_ranges(graph: ir.Graph, unpack: ir.Unpack | None = None) -> dict[str, Range]:
@@ -81,14 +84,15 @@ def dot_range(node: ir.Node, weights: np.ndarray, source: Range, bias: np.ndarra
     for p, n, b in zip(positive, negative, offsets, strict=True):
         smallest, largest = p * lo + n * hi, p * hi + n * lo
         bounds.append((smallest + min(b, 0), largest + max(b, 0)))
-    _require_int32(node, bounds)
+    s8_lo, s8_hi = ir.TYPE_RANGE[ir.S8]
+    _require_int32(node, bounds, FEWER_INPUTS if s8_lo <= lo and hi <= s8_hi else FEWER_BITS)
     return bounds
 
 
 def sum_range(node: ir.Node, count: int, channels: int, source: Range) -> list[Range]:
     """Return the range of every partial sum of `count` inputs, per channel."""
     bounds = [(count * min(source[0], 0), count * max(source[1], 0))] * channels
-    _require_int32(node, bounds)
+    _require_int32(node, bounds, SMALLER_WINDOW)
     return bounds
 
 
@@ -98,20 +102,20 @@ def product_range(a: Range, b: Range) -> Range:
     return min(corners), max(corners)
 
 
-def _require_int32(node: ir.Node, bounds: list[Range]) -> None:
+def _require_int32(node: ir.Node, bounds: list[Range], fix: str) -> None:
     for channel, (lo, hi) in enumerate(bounds):
         if lo < INT32[0] or hi > INT32[1]:
             raise ModelError(
                 f"the accumulator of this layer can reach {max(-lo, hi)}, beyond 32 bits",
                 where=f"layer {node.name}, output channel {channel}",
                 why="sums are int32 and may never overflow (docs/numerics.md)",
-                fix="build with --activation-bits 8",
+                fix=fix,
             )
 
 
 def require_room_above(node: ir.Node, bounds: list[Range]) -> None:
     """Raise ModelError unless "always", the level above the largest accumulator, is an int32."""
-    _require_int32(node, [(lo, hi + 1) for lo, hi in bounds])
+    _require_int32(node, [(lo, hi + 1) for lo, hi in bounds], FEWER_BITS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ Dense layers of thousands of int16 inputs would overflow otherwise; the tensor t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import lcm
 
 import numpy as np
@@ -18,6 +19,7 @@ from bnngen.passes.weights import WEIGHT_MAX, quantize, quantize_jointly
 Array = np.ndarray
 ROOM = 2**31 - 2  # one less than int32 holds: "always" is the level above the largest accumulator
 S16_LO, S16_HI = ir.TYPE_RANGE[ir.S16]
+LEAST_STEPS = {8: 128, 16: 2000}  # at 8 bits all; at 16 a tensor with fewer is no better than one of 8 or 12 bits
 
 
 def largest_integers(graph: ir.Graph, reach: dict[str, float]) -> dict[str, int]:
@@ -37,6 +39,29 @@ def largest_integers(graph: ir.Graph, reach: dict[str, float]) -> dict[str, int]
         if limit < S16_HI:
             limits[name] = min(limit, limits.get(name, limit))
     return limits
+
+
+def check_pools(graph: ir.Graph, names: Collection[str], bits: int) -> None:
+    """Raise ModelError for a pool that would leave its input too few steps. names: tensors whose scale is chosen."""
+    for node in graph.nodes:
+        pool, name = node.links[0] if isinstance(node, ir.Chain) else node, node.inputs[0]
+        if not isinstance(pool, ir.AveragePool | ir.GlobalAveragePool) or name not in names:
+            continue
+        factor = pool_factor(pool, graph.tensors[name].shape)
+        if ROOM // factor < LEAST_STEPS[bits]:
+            padded = "the least common multiple of its windows' sizes" if any(_pads(pool)) else "the size of its window"
+            narrow = bits == 16 and ROOM // factor >= LEAST_STEPS[8]
+            raise ModelError(
+                f"this average pool leaves its input {ROOM // factor} steps of {2 ** (bits - 1) - 1}",
+                where=f"layer {pool.name}",
+                why=f"its sums are int32 and reach its input times {factor}, {padded} (docs/numerics.md, section 3)",
+                fix="use a smaller window, or one that stays inside the image (padding='valid')"
+                + (", or build with --activation-bits 8" if narrow else ""),
+            )
+
+
+def _pads(pool: ir.AveragePool | ir.GlobalAveragePool) -> tuple[int, ...]:
+    return pool.window.pads if isinstance(pool, ir.AveragePool) else ()
 
 
 def pool_factor(pool: ir.AveragePool | ir.GlobalAveragePool, shape: tuple[int, ...]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bnngen import ir
 from bnngen.errors import ModelError
-from bnngen.passes.bounds import largest_integers
+from bnngen.passes.bounds import check_pools, largest_integers
 from bnngen.passes.epilogues import Output
 from bnngen.passes.fixed import Fixed
 from bnngen.passes.groups import Groups, find_groups
@@ -46,6 +46,7 @@ def stream_types(graph: ir.Graph, bits: int, fixed: dict[str, Fixed]) -> Types:
     """Type every float tensor of a fused graph, those of fixed integers and the scores apart."""
     apart = {graph.output, *fixed}
     names = [n for n, tensor in graph.tensors.items() if tensor.dtype == ir.FLOAT and n not in apart]
+    check_pools(graph, names, bits)
     uniform = set(names) if bits == 16 else _need_one_scale(graph, names)
     while True:
         types = _types(graph, bits, find_groups(graph, names, sorted(uniform)))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from bnngen import interp, ir
+from bnngen.errors import ModelError
+from bnngen.lower import lower
 from bnngen.passes import Options, run_passes
 from tests import graphs
 
@@ -266,3 +268,24 @@ def test_int32_sums_of_thousands_of_int16_inputs_fit():
         assert top.max() < 2**31 - 1
     assert integer.producer("stem").epilogue.hi < 32767, "9216 inputs leave int32 with all 32767 steps"
     assert errors(graph, 16)["logits"] < 0.02
+
+
+@pytest.mark.parametrize("size", [7, 9, 11])
+def test_a_padded_average_that_leaves_too_few_steps_is_refused(size):
+    """The sums have the least common multiple of all counts as denominator: 420^2, 2520^2, 27720^2."""
+    b = graphs.Builder((16, 16, 3), 0)
+    b.conv("stem", 4)
+    side = size // 2
+    b.average_pool("wide", ir.Window((size, size), (1, 1), (side,) * 4))
+    b.pool("pool")
+    b.dense("logits", 3)
+    graph = b.finish()
+    for bits in (8, 16):
+        if size == 7 or (size, bits) == (9, 8):
+            lower(run_passes(graph, Options(bits)))
+            assert errors(graph, bits)["wide"] < 0.03
+            continue
+        with pytest.raises(ModelError) as caught:
+            run_passes(graph, Options(bits))
+        assert "wide" in caught.value.where and "smaller window" in caught.value.fix
+        assert ("--activation-bits 8" in caught.value.fix) == (size == 9)

@@ -177,6 +177,12 @@ def test_an_accumulator_beyond_32_bits_is_refused_with_a_way_out():
     with pytest.raises(ModelError) as caught:
         bounds.dot_range(NODE, fits, (-32768, 32767), np.array([2**20]))
     assert "layer" in caught.value.where and "--activation-bits 8" in caught.value.fix
+    with pytest.raises(ModelError) as caught:
+        bounds.dot_range(NODE, np.full((1, 1, 2**18, 1), 127, np.int8), (-128, 127))
+    assert "--activation-bits" not in caught.value.fix, "8 bits it has"
+    with pytest.raises(ModelError) as caught:
+        bounds.sum_range(NODE, 2**26, 1, (-128, 127))
+    assert "window" in caught.value.fix and "--activation-bits" not in caught.value.fix
 
 
 def test_the_refusal_reaches_the_user_of_lower():
