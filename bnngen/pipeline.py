@@ -20,8 +20,10 @@ from bnngen.lower.learning import LearnConfig, LearningProgram, learn_buffers, l
 from bnngen.lower.program import Program
 from bnngen.passes import Options, run_float_passes, run_passes
 from bnngen.passes.latent import latent_ops
-from bnngen.plan import LearnBuffer, Plan, make_plan
+from bnngen.plan import LEARN_PREFIX, LearnBuffer, Plan, make_plan
 from bnngen.targets import Target
+
+HEAD_BUFFERS = frozenset(f"{LEARN_PREFIX}{name}" for name in ("dw", "cw", "tw", "wq"))  # capacity x features each
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,20 @@ def check_ram(compiled: Compiled) -> None:
         f"{compiled.program.name} needs {needed:,} bytes of RAM, {target.name} has {target.budget.ram_bytes:,}",
         where=f"{excess:,} bytes too many; step {plan.peak_step} ({step}) needs the most at once",
         why="largest: " + ", ".join(f"{buffer.name} {buffer.bytes:,}" for buffer in largest),
-        fix="--activations int8 or int16, a smaller model, or a larger target"
-        if compiled.is_float
-        else "fewer --replay or --buffer samples, --activations int8, a smaller model, or a larger target",
+        fix=_less_ram(compiled, {buffer.name for buffer in largest}),
     )
+
+
+def _less_ram(compiled: Compiled, largest: set[str]) -> str:
+    """Return what to try, what helps most first. largest: names of the buffers that take most."""
+    if compiled.is_float:
+        return "--activations int8 or int16, a smaller model, or a larger target"
+    other = "a smaller model, or a larger target"
+    if compiled.learning is None:
+        return f"--activations int8, {other}"
+    samples = "fewer --replay or --buffer samples"
+    if not largest & HEAD_BUFFERS:
+        return f"{samples}, --activations int8, {other}"
+    holds = f"now {compiled.learning.capacity} classes"
+    head = f"a smaller learned head, `bnngen export --capacity N` ({holds}), or none, `--cut none`"
+    return f"{head}; {samples}, --activations int8, {other}"

@@ -33,6 +33,7 @@ from bnngen.device.flash import FlashOptions, chosen_tool, flash_command, image_
 from bnngen.device.flash import flash as flash_program
 from bnngen.device.session import METHODS, Where, connect
 from bnngen.errors import UsageError
+from bnngen.frontend import load_onnx
 from bnngen.pipeline import Compiled, project_folder
 from bnngen.targets import load_target
 
@@ -205,7 +206,9 @@ def learn(model: str, target: str, **values: Any) -> None:
             why="float32 is the reference for inference; latents and the learned head are integers (docs/adr/0003)",
             fix="leave --activations out, or give int8 or int16",
         )
-    compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options)
+    path = find_model(model, ".onnx", "bnngen export")
+    learning.check_head(load_onnx(path))
+    compiled, built, _ = make(path, load_target(target), options)
     learning.run(compiled, built, where_from(values), learning.Request.of(values))
 
 

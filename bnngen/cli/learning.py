@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bnngen import ir
 from bnngen.cli.console import print_json, progress, say, short, table
 from bnngen.cli.data import check_shape, load_data, same_data
 from bnngen.cli.model import class_ids
@@ -65,15 +66,26 @@ def make_stream(compiled: Compiled, request: Request) -> Stream:
     return Stream(data, new_classes(data, plan), test_images(data, order, request.test_limit, request.seed))
 
 
+def check_head(real: ir.Graph) -> None:
+    """Raise UsageError for a float graph without a learned head: nothing needs to be built to see that."""
+    if real.meta.head is not None:
+        return
+    last = real.producer(real.output)
+    if isinstance(last, ir.Dense) and real.tensors[last.inputs[0]].dtype == ir.FLOAT:
+        why, fix = "it was exported with --cut none", "export it again with a cut: bnngen export MODEL --cut features"
+    else:
+        why = "a learned head takes the place of a last Dense on real-valued features, and the model does not end in one"
+        fix = "end the model in Dense(classes), and train and export it again"
+    raise UsageError(f"{real.meta.name} has no learned head", where="bnngen learn", why=why, fix=fix)
+
+
 def _check_capacity(order: Sequence[int], compiled: Compiled) -> None:
-    capacity = compiled.learning.capacity if compiled.learning else 0
+    capacity = compiled.learning.capacity
     if max(order, default=0) >= capacity:
         raise DataError(
             f"the learned head holds {capacity} classes, the stream has class {max(order)}",
             why="the capacity is fixed at export; classes are counted from 0",
-            fix="name fewer classes with --order, or export again with a larger --capacity"
-            if capacity
-            else "export the model again with a cut: bnngen export MODEL --cut features",
+            fix="name fewer classes with --order, or export again with a larger --capacity",
         )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,7 +12,15 @@ import pytest
 
 from bnngen import resources
 from bnngen.cli import cli, main, model
-from tests import onnx_files
+from bnngen.errors import BudgetError
+from bnngen.lower import lower
+from bnngen.lower.learning import LearnConfig, learn_buffers, learning_constants
+from bnngen.passes import run_passes
+from bnngen.passes.latent import latent_ops
+from bnngen.pipeline import Compiled, check_ram
+from bnngen.plan import LearnBuffer, make_plan
+from bnngen.targets import load_target
+from tests import graphs, onnx_files
 from tests.e2e.conftest import Ran, absent, need_tools
 
 
@@ -157,3 +166,31 @@ def test_a_missing_tool_fails_under_ci_and_skips_elsewhere(monkeypatch, tmp_path
     monkeypatch.delenv("CI")
     with pytest.raises(pytest.skip.Exception, match="arm-none-eabi-gcc"):
         need_tools("stm32f405")
+
+
+def test_a_model_without_a_head_is_told_why_it_cannot_learn(bnngen):
+    meta = onnx_files.with_ranges("conv/scale") | {"latent": None, "head": None}
+    Path("model.onnx").write_bytes(onnx_files.make_model(meta=meta).SerializeToString())
+    bnngen("learn").refused("no learned head", "exported with --cut none", "--cut features")
+    nodes = [*onnx_files.small_nodes()[:-1], onnx_files.node("Relu", "hidden", "scores", "end")]
+    other = onnx_files.make_model(nodes, meta, hidden__kernel=onnx_files.WEIGHTS["hidden/kernel"][:, :3])
+    Path("other.onnx").write_bytes(other.SerializeToString())
+    ran = bnngen("learn", "--model", "other")
+    ran.refused("no learned head", "does not end in one", "Dense(classes)")
+    assert "--cut" not in ran.err and not Path("build").exists()
+
+
+def test_what_fills_the_memory_decides_what_is_advised():
+    """A head of many classes leads the list of buffers: other samples or types would not help."""
+    board = load_target("stm32f405")
+    small = replace(board, budget=replace(board.budget, ram_bytes=16_384))
+    graph = run_passes(graphs.residual())
+    for capacity, replay, first in ((4000, 10, "a smaller learned head"), (10, 8000, "fewer --replay")):
+        sized = replace(graph, meta=replace(graph.meta, head=replace(graph.meta.head, capacity=capacity)))
+        learning = learning_constants(sized, LearnConfig(replay=replay, buffer=20))
+        program = lower(sized, latent=(latent_ops(sized).pack, latent_ops(sized).unpack))
+        plan = make_plan(program, [LearnBuffer(*buffer) for buffer in learn_buffers(learning)])
+        with pytest.raises(BudgetError) as caught:
+            check_ram(Compiled(small, sized, program, learning, plan))
+        assert caught.value.fix.startswith(first)
+        assert ("--capacity N" in caught.value.fix and "--cut none" in caught.value.fix) == (capacity == 4000)
