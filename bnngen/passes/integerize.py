@@ -16,7 +16,7 @@ from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.passes.bounds import denominator, pool_factor
 from bnngen.passes.curves import Accumulator, int32_levels, steps_rule, threshold_rule
-from bnngen.passes.epilogues import affine_rule, piecewise_rule, score_rule
+from bnngen.passes.epilogues import MAX_SHIFT_UNWEIGHTED, affine_rule, piecewise_rule, score_rule
 from bnngen.passes.fixed import Fixed, fixed_tensors
 from bnngen.passes.forms import KERNELS, LAYERS, Form, acc_limits, read
 from bnngen.passes.offsets import with_offsets
@@ -63,12 +63,21 @@ def integerize(graph: ir.Graph, options: HasBits) -> ir.Graph:
     for node in graph.nodes:
         if not isinstance(node, ir.Encode):
             node = replace(node, inputs=tuple(image.name if name == graph.input else name for name in node.inputs))
-        new, tensor = _convert(node, ctx)
+        new, tensor = _named(node, ctx)
         tensors[tensor.name] = tensor
         nodes.append(new)
     if not any(image.name in node.inputs for node in nodes):
         nodes, tensors = nodes[1:], {name: t for name, t in tensors.items() if name != image.name}
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _named(node: ir.Node, ctx: Context) -> tuple[ir.Node, ir.Tensor]:
+    """Convert, and let a refusal name the layer."""
+    try:
+        return _convert(node, ctx)
+    except ModelError as error:
+        error.where = error.where or f"layer {node.name}"
+        raise
 
 
 def _convert(node: ir.Node, ctx: Context) -> tuple[ir.Node, ir.Tensor]:
@@ -99,7 +108,7 @@ def _chain(chain: ir.Chain, out: ir.Tensor, ctx: Context) -> ir.Node:
     acc = _accumulator(chain, ctx)
     if not isinstance(first, KERNELS):
         return _element(chain, acc, out, ctx)
-    rule = affine_rule(acc, _form(chain.links[1:]), ctx.types.output(out.name))
+    rule = affine_rule(acc, _form(chain.links[1:]), ctx.types.output(out.name), most=MAX_SHIFT_UNWEIGHTED)
     if isinstance(first, ir.AveragePool):
         return ir.AveragePool(*place, first.window, rule, denominator(first, ctx.tensor(chain.inputs[0]).shape))
     return type(first)(*place, rule)
