@@ -1,78 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: arguments, messages, exit codes. Nothing outside this package prints."""
+"""The command line: arguments, messages, exit codes. Nothing outside this package prints.
+
+This module imports next to nothing: `main` is there at once, and says also what goes wrong while the rest is imported.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 
-import click
-
-from bnngen import __version__
-from bnngen.cli import build, demo, device, model, operators, validating
-from bnngen.cli.console import err, print_error
-from bnngen.errors import BnngenError, UsageError
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter is not ours
-
-STEPS = """\b
-  bnngen train quicknet-nano --data digits     Larq model       model.keras
-  bnngen export model                          ordinary ONNX    model.onnx
-  bnngen build --target rpi4                   C99, compiled    build/model-rpi4/
-  bnngen validate --target rpi4 --data digits  the same bits everywhere
-  bnngen learn --target rpi4 --data digits     new classes, on the device
-"""
-
-
-@click.group(epilog=STEPS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="bnngen")
-@click.option("--debug", is_flag=True, help="Show the traceback behind an error.")
-def cli(debug: bool) -> None:
-    """Binary neural networks, from training to a small board that keeps learning."""
-
-
-OTHERS = (validating.validate, operators.operators, demo.demo)
-
-for command in (*model.COMMANDS, *build.COMMANDS, *device.COMMANDS, *OTHERS):
-    cli.add_command(command)
+PACKAGES = {  # modules that bnngen needs -> what pip calls them (pyproject.toml)
+    "click": "click", "elftools": "pyelftools", "jinja2": "jinja2", "matplotlib": "matplotlib", "numpy": "numpy",
+    "onnx": "onnx", "PIL": "pillow", "rich": "rich", "serial": "pyserial", "sklearn": "scikit-learn",
+}  # fmt: skip
+STOPPED = 130  # 128 + SIGINT, what a shell gives
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the process ends with the error's exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        cli.main(args=arguments, prog_name="bnngen", standalone_mode=False)
-    except (BnngenError, OSError) as error:
-        if "--debug" in arguments:
+        with _quiet_start():
+            from bnngen.cli.commands import run
+        run(arguments)
+    except ModuleNotFoundError as error:
+        missing = [name for name in PACKAGES if not _is_there(name)]
+        if "--debug" in arguments or not missing:
             raise
-        explained = error if isinstance(error, BnngenError) else _of_the_system(error)
-        print_error(explained)
-        sys.exit(explained.exit_code)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # since click 8.2
-        error.show()
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        print_error(_of_the_options(error))
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        err.print("\nbnngen: stopped")
-        sys.exit(130)
+        print(_not_installed(missing, error.name), file=sys.stderr)  # rich may be among them
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nbnngen: stopped", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
-def _of_the_system(error: OSError) -> BnngenError:
-    """Explain what the operating system refused: a file in the way, no permission, a full disk."""
-    return BnngenError(
-        error.strerror or str(error),
-        where=str(error.filename or ""),
-        why="the operating system refused",
-        fix="check that path: whether it exists, may be written, is a file or a folder, and the disk has room",
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """While nothing has been done yet, let Ctrl-C end the process at once.
+
+    As an exception it would be lost in the callbacks of the import machinery, or printed there.
+    """
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        os.write(2, b"\nbnngen: stopped\n")
+        os._exit(STOPPED)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # a module without a specification: one that is loaded is there
+        return sys.modules.get(name) is not None
+
+
+def _not_installed(missing: list[str], wanted: str | None) -> str:
+    names = [PACKAGES[name] for name in missing]
+    verb = "is" if len(names) == 1 else "are"
+    where = f"\n  where  import {wanted}" if wanted else ""
+    return (
+        f"bnngen: error: {', '.join(names)} {verb} not installed{where}\n"
+        f"  why    bnngen needs {'it' if len(names) == 1 else 'them'} for every command\n"
+        f"  fix    python -m pip install {' '.join(names)}"
     )
-
-
-def _of_the_options(error: click.ClickException) -> BnngenError:
-    """Explain a command line that click could not read."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "bnngen"
-    return UsageError(error.format_message().rstrip("."), where=command, fix=f"see {command} --help")

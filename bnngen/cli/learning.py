@@ -74,7 +74,7 @@ def check_head(real: ir.Graph) -> None:
     if isinstance(last, ir.Dense) and real.tensors[last.inputs[0]].dtype == ir.FLOAT:
         why, fix = "it was exported with --cut none", "export it again with a cut: bnngen export MODEL --cut features"
     else:
-        why = "a learned head takes the place of a last Dense on real-valued features, and the model does not end in one"
+        why = "a learned head takes the place of a last Dense on real-valued features; the model does not end in one"
         fix = "end the model in Dense(classes), and train and export it again"
     raise UsageError(f"{real.meta.name} has no learned head", where="bnngen learn", why=why, fix=fix)
 

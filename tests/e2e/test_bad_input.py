@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -212,3 +213,39 @@ def test_a_damaged_program_is_named(digits):
     digits("run", "--data", "digits", "--limit", "3").refused("is not a program", "build again")
     program.unlink()
     digits.good("build", "--target", "host")
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
+def test_ctrl_c_while_it_starts(tmp_path, seconds):
+    """The interpreter itself needs some hundredths of a second, the imports of a command half a second."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    hold = "import sys, time; sys.stdout.write('!'); sys.stdout.flush()"
+    code = f"{hold}; from bnngen.cli import main; main(['targets'])"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process.stdout.read(1)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err + out
+    assert (process.returncode, err) in ((130, "\nbnngen: stopped\n"), (-signal.SIGINT, "\nbnngen: stopped\n"), (0, ""))
+
+
+@pytest.mark.parametrize(("module", "package"), [("jinja2", "jinja2"), ("PIL", "pillow"), ("rich", "rich")])
+def test_a_package_that_is_not_installed(bnngen, module, package):
+    code = f"import sys; sys.modules[{module!r}] = None; from bnngen.cli import main; main(['targets'])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=bnngen.folder, env=environment, capture_output=True,
+                          text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: {package} is not installed" in done.stderr and f"pip install {package}" in done.stderr
+
+
+def test_every_package_that_is_needed_is_known_by_its_module():
+    import tomllib
+
+    from bnngen.cli import PACKAGES
+
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {"".join(takewhile(lambda c: c not in "<>=~!; ", line)) for line in needed}
+    assert set(PACKAGES.values()) == names

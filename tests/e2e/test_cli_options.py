@@ -11,7 +11,8 @@ import click
 import pytest
 
 from bnngen import resources
-from bnngen.cli import cli, main, model
+from bnngen.cli import main, model
+from bnngen.cli.commands import cli
 from bnngen.errors import BudgetError
 from bnngen.lower import lower
 from bnngen.lower.learning import LearnConfig, learn_buffers, learning_constants
