@@ -19,6 +19,8 @@ from bnngen.passes.bounds import check_pools, largest_integers
 from bnngen.passes.epilogues import Output
 from bnngen.passes.fixed import Fixed
 from bnngen.passes.groups import Groups, find_groups
+from bnngen.passes.naming import kept
+from bnngen.passes.tables import FUNCTIONS, TABLE_ENTRIES, needed_reach
 
 Array = np.ndarray
 MOVES = (ir.MaxPool, ir.Flatten, ir.Concat, ir.Channels)  # values of their inputs: no range of their own
@@ -62,7 +64,11 @@ def _types(graph: ir.Graph, bits: int, groups: Groups) -> Types:
     for name in groups.slots:
         if name in computed:
             np.maximum.at(reach, groups.label[groups.slots[name]], _reach(graph, name, bits))
-    reach = _with_silent(reach, groups)[groups.label] if bits == 8 else reach[groups.label]
+    if bits == 8:
+        reach = _with_silent(reach, groups)
+    else:
+        _hold_entries(graph, reach, groups)
+    reach = reach[groups.label]
     limit = np.full(len(reach), 2 ** (bits - 1) - 1)
     if bits == 16:
         bounds = largest_integers(graph, {name: float(reach[slots].max()) for name, slots in groups.slots.items()})
@@ -94,6 +100,17 @@ def _with_silent(reach: Array, groups: Groups) -> Array:
         if (new == reach).all():  # what one tensor gave, another may share
             return reach
         reach = new
+
+
+def _hold_entries(graph: ir.Graph, reach: Array, groups: Groups) -> None:
+    """Let a table's output hold the entries on both sides of all values seen: these lie on lines between them."""
+    for node in graph.of_type(ir.Unary):
+        (name,) = node.inputs
+        if name in groups.slots and node.output in groups.slots:
+            seen, top = range_of(graph, name), reach[groups.label[groups.slots[name]]].max()
+            between = top / (TABLE_ENTRIES // 2)
+            ends = np.clip([min(seen.lo) - between, max(seen.hi) + between], -top, top)
+            np.maximum.at(reach, groups.label[groups.slots[node.output]], np.abs(FUNCTIONS[node.kind](ends)).max())
 
 
 def _need_one_scale(graph: ir.Graph, names: list[str]) -> set[str]:
@@ -141,10 +158,18 @@ def _reach(graph: ir.Graph, name: str, bits: int) -> Array:
             )
     reach = np.broadcast_to(seen.reach, (channels,))
     if bits == 16:
-        return reach
+        return np.minimum(reach, _table_reach(graph, name, seen))
     if seen.clip:
         reach = np.minimum(reach, np.float64(seen.clip))
     return np.maximum(reach, reach.max() / QUIET)
+
+
+def _table_reach(graph: ir.Graph, name: str, seen: ir.ChannelRange) -> float:
+    """Return where the functions that alone read a tensor become flat: a table has 257 entries, whatever the reach."""
+    readers = graph.consumers(name)
+    if name in kept(graph) or not readers or not all(isinstance(node, ir.Unary) for node in readers):
+        return np.inf
+    return max(needed_reach(node.kind, min(seen.lo), max(seen.hi)) for node in readers)
 
 
 def range_of(graph: ir.Graph, name: str) -> ir.ChannelRange:

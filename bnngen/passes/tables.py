@@ -12,6 +12,9 @@ from bnngen import ir
 Array = np.ndarray
 
 
+TABLE_ENTRIES = 256  # of an int16 input, and one more at the end
+
+
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
@@ -25,6 +28,23 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "elu": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
 }
+
+
+# Beyond these, below and above 0, a function is constant but for less than 2e-5, half a step of an output of +-1.
+FLAT: dict[str, tuple[float, float]] = {
+    "sigmoid": (11, 11),
+    "tanh": (6, 6),
+    "hard_sigmoid": (2.5, 2.5),
+    "swish": (14, np.inf),
+    "hard_swish": (3, np.inf),
+    "elu": (11, np.inf),
+}
+
+
+def needed_reach(kind: str, lo: float, hi: float) -> float:
+    """Return the largest absolute input between lo and hi where function `kind` is not flat yet."""
+    below, above = FLAT[kind]
+    return max(min(-lo, below), min(hi, above), 0.0)
 
 
 def table(kind: str, source: ir.Tensor, out: ir.Tensor) -> Array:
