@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from bnngen.errors import BnngenError
 
+LINE_SECONDS = 30.0  # without a terminal: no longer than this between two lines, where anything moves
 ProgressFn = Callable[[str, int, int], None]
 
 WIDTH = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
@@ -59,29 +61,45 @@ def print_error(error: BnngenError) -> None:
 
 @contextmanager
 def progress() -> Iterator[ProgressFn]:
-    """Yield a function (what, done, total): a bar on a terminal, a line per tenth elsewhere."""
+    """Yield a function (what, done, total): a bar on a terminal, a line per tenth elsewhere; total 0: not known."""
     if not err.is_terminal:
         yield _lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Count(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def update(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=what, completed=done, total=total or None)
 
         yield update
 
 
+class _Count(MofNCompleteColumn):
+    """Done of total; done alone where the total is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_count(int(task.completed), int(task.total or 0)), style="progress.download")
+
+
+def _count(done: int, total: int) -> str:
+    if total:
+        return f"{done}/{total}"
+    return str(done) if done else ""
+
+
 def _lines() -> ProgressFn:
-    last: dict[str, int] = {}
+    last: dict[str, tuple[int, float]] = {}
 
     def update(what: str, done: int, total: int) -> None:
-        label = what.split(",")[0]
+        label, now = what.split(",")[0], time.monotonic()
         tenth = 10 * done // total if total else 0
-        if last.get(label) != tenth:
-            last[label] = tenth
-            err.print(f"  {what}: {done}/{total}", markup=False)
+        before, since = last.get(label, (None, now))
+        if tenth == before and now - since < LINE_SECONDS:
+            return
+        last[label] = (tenth, now)
+        count = _count(done, total)
+        err.print(f"  {what}: {count}" if count else f"  {what}", markup=False)
 
     return update
 

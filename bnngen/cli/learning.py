@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -111,8 +111,13 @@ def check_picture(path: Path | None) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"there is no folder for {path}", where="-o", fix=f"mkdir -p {path.parent}")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path} may not be written", where="-o", fix="choose a folder of your own")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written", where="-o", why=error.strerror or str(error), fix="choose a folder of your own"
+        ) from error
 
 
 def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:

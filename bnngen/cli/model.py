@@ -14,6 +14,7 @@ from bnngen.resources import checkpoints
 from bnngen.train.config import (
     DISTILL_WEIGHT,
     INPUT_ENCODINGS,
+    MOST_WIDTH,
     PRECISIONS,
     STRATEGIES,
     TEMPERATURE,
@@ -84,7 +85,9 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
 @click.option("--restart", is_flag=True, help="Start anew, and throw away what an interrupted run has kept.")
 @click.option("--keep-state", is_flag=True, help="Keep the optimizer's state beside the model at the end.")
 @click.option("--note", default="", help="A word on the images, kept with the model.")
-@click.option("--width", type=float, default=1.0, show_default=True, help="Factor of the channel counts.")
+@click.option(
+    "--width", type=float, default=1.0, show_default=True, help=f"Factor of the channel counts, at most {MOST_WIDTH}."
+)
 @click.option(
     "--input-encoding",
     type=click.Choice(INPUT_ENCODINGS),
@@ -134,6 +137,8 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
         f"  held-out accuracy {result.val_accuracy:.2%}, test accuracy {result.test_accuracy:.2%} "
         f"({result.seconds:.0f} s of training)"
     )
+    if result.never_trained:
+        say(f"  of the test images {result.never_trained} are of classes that no training image has: they are wrong")
     say(f"  beside it: {', '.join(p.name for p in (result.meta, result.calibration, result.log, curve))}")
 
 

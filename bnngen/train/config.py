@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +94,7 @@ class TrainResult:
     """The files that were written, and how good the model is. On workers other than the chief nothing was written.
 
     Accuracies are shares; they are those of `best_epoch`, counted from 1. seconds is the time of all epochs.
+    never_trained: test images of classes that no training image has.
     """
 
     model: Path
@@ -103,6 +106,7 @@ class TrainResult:
     test_accuracy: float
     seconds: float
     chief: bool = True
+    never_trained: int = 0
 
 
 def check(config: TrainConfig) -> None:
@@ -117,7 +121,11 @@ def check(config: TrainConfig) -> None:
 
 def _check_run(config: TrainConfig) -> None:
     if config.backbone not in BACKBONE_NAMES:
-        raise UsageError(f"there is no backbone {config.backbone!r}", fix=f"use {', '.join(BACKBONE_NAMES)}")
+        near = difflib.get_close_matches(config.backbone, BACKBONE_NAMES, 1, 0.4)
+        raise UsageError(f"there is no backbone {config.backbone!r}", where="bnngen train NAME",
+                         why=f"bnngen trains {', '.join(BACKBONE_NAMES)}",
+                         fix=f"did you mean {near[0]!r}?" if near else "give one of these; a model of your own is "
+                         "trained in Larq, and exported with bnngen export MODEL.keras --calibrate DATA")
     if config.out.suffix != ".keras":
         raise UsageError("the output must be a .keras file", where=str(config.out),
                          fix=f"use -o {config.out.with_suffix('.keras').name}")
@@ -129,17 +137,25 @@ def _check_run(config: TrainConfig) -> None:
     if ids is not None and (len(set(ids)) != len(ids) or len(ids) < 2):
         raise UsageError(f"{list(ids)} is no choice of two or more different classes", where="--classes",
                          fix="give at least two ids, each once, for example --classes 0-4")
-    for name, value in (("epochs", config.epochs), ("batch", config.batch), ("lr", config.lr)):
+    for name, value, why, fix in (
+            ("epochs", config.epochs, "it counts passes over the training images",
+             f"give 1 or more, or leave it out for {SMALL_EPOCHS} or {EPOCHS}, by the number of images"),
+            ("batch", config.batch, "it counts the images of one step",
+             f"give 1 or more, or leave it out for {SMALL_BATCH} or {BATCH}, by the number of images"),
+            ("lr", config.lr, "it is the length of the longest step against the gradient",
+             f"give more than 0, for example {TrainConfig.lr:g}")):
         if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"--{name} {value} is not positive and finite", fix=f"give a positive --{name}")
-    if config.init is not None and not config.init.exists():
+            raise UsageError(f"--{name} {value} is not positive and finite", where=f"--{name}", why=why, fix=fix)
+    if config.init is not None and not config.init.is_file():
         raise UsageError("there is no model to start from", where=str(config.init),
-                         fix="check the path of --init")
+                         why="--init names the file whose weights the training starts from",
+                         fix="give a .keras file that `bnngen train` wrote, or leave --init out")
 
 
 def _check_form(form: Form) -> None:
     if not 0 < form.width <= MOST_WIDTH:
-        raise UsageError(f"--width {form.width} is not between 0 and {MOST_WIDTH}",
+        raise UsageError(f"--width {form.width:g} is not possible", where="--width",
+                         why=f"it multiplies all channel counts: above 0, at most {MOST_WIDTH}",
                          fix="give a factor of the channel counts, for example --width 0.5")
     if form.input_encoding not in INPUT_ENCODINGS:
         raise UsageError(f"--input-encoding {form.input_encoding} is not known",
@@ -154,14 +170,31 @@ def _check_distillation(config: TrainConfig) -> None:
             raise UsageError(f"{given[0]} without a teacher", why="there is nothing to distill from",
                              fix="give --teacher FILE.keras, or leave it out")
         return
-    if not config.teacher.exists():
-        raise UsageError("there is no teacher", where=str(config.teacher), fix="check the path of --teacher")
+    if not config.teacher.is_file():
+        raise UsageError("there is no teacher", where=str(config.teacher),
+                         why="--teacher names the file of a trained model, whose scores are learned too",
+                         fix="give a .keras file, for example one that `bnngen train --float` wrote")
     weight, temperature = config.distill_weight, config.temperature
     if weight is not None and not 0 < weight <= 1:
         raise UsageError(f"--distill-weight {weight} is not a share", why="it is the teacher's part of the loss",
                          fix="give more than 0, and at most 1")
     if temperature is not None and not 0 < temperature < math.inf:
         raise UsageError(f"--temperature {temperature} is not positive and finite", fix="give for example 4")
+
+
+def check_out(out: Path) -> None:
+    """Raise UsageError for a file that could not be written when the training is done."""
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {out.parent}", where=str(out), fix="create it, or choose another -o")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", where="-o", fix="name a file: -o model.keras")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # of what the system would refuse, permissions are but a part
+            pass
+    except OSError as error:
+        raise UsageError(f"nothing can be written to {folder}", where=f"-o {out}", why=error.strerror or str(error),
+                         fix="choose a folder of your own") from error
 
 
 def resolved(config: TrainConfig, data: Dataset) -> TrainConfig:

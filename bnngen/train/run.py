@@ -131,6 +131,7 @@ class Run:
         order = rng.permutation(len(fit[0]))
         what = _figures(self.state.log, self.config.epochs)
         loss, right, seen, lr = 0.0, 0, 0, 0.0
+        progress(what, epoch * steps, total)  # the first step, with the graph to be made, may take long
         for i in range(steps):
             chosen = self.team.filled(order[i * batch:(i + 1) * batch], order)
             x = augment(fit[0][chosen], self.augmentation, rng)

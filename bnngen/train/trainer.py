@@ -19,7 +19,16 @@ import tensorflow as tf
 
 from bnngen.data import DataFetchNeeded, Dataset, holdout, load, subset
 from bnngen.errors import DataError, TrainingInterrupted, UsageError
-from bnngen.train.config import Progress, TrainConfig, TrainResult, check, identity, resolved, trained_classes
+from bnngen.train.config import (
+    Progress,
+    TrainConfig,
+    TrainResult,
+    check,
+    check_out,
+    identity,
+    resolved,
+    trained_classes,
+)
 from bnngen.train.keras_datasets import fetch
 from bnngen.train.outputs import result_of, write_outputs
 from bnngen.train.precision import resolve
@@ -59,12 +68,12 @@ def train(config: TrainConfig, progress: Progress = lambda what, done, total: No
 
 def _prepared(config: TrainConfig, team: Team) -> tuple[TrainConfig, Dataset, Teacher | None]:
     """Load the data and the teacher, and fill in what was left to choose."""
-    if team.chief and not (config.resume or config.restart):
-        refuse_lost_state(state_file(config.out))
+    if team.chief:
+        check_out(config.out)
+        if not (config.resume or config.restart):
+            refuse_lost_state(state_file(config.out))
     data = _load(config)
     holdout(len(data.x_train))  # refuses too few images before anything is written
-    if team.chief:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
     config = replace(resolved(config, data), precision=resolve(config.precision))
     if config.batch < team.replicas:
         raise UsageError(f"--batch {config.batch} is less than the {team.replicas} devices",
@@ -98,7 +107,7 @@ def _fit(run: Run, data: Dataset, progress: Progress) -> TrainResult:
     result = write_outputs(run.model, state, config, data, test_accuracy)
     if not config.keep_state:
         shutil.rmtree(run.file.parent)
-    return result
+    return replace(result, never_trained=int((~np.isin(data.y_test, data.y_train)).sum()))
 
 
 def _load(config: TrainConfig) -> Dataset:

@@ -349,3 +349,31 @@ def test_every_backbone_learns_the_digits(tmp_path: Path, backbone: str) -> None
     result = train(TrainConfig(backbone, "digits", tmp_path / "m.keras", epochs=4, classes=(0, 1, 2, 3, 4),
                                form=Form(width)))
     assert result.test_accuracy > (0.9 if width == 1 else 0.7)
+
+
+@pytest.mark.parametrize("out", ["missing/m.keras", "/proc/m.keras", "folder.keras"])
+def test_what_cannot_be_written_is_refused_before_the_data_are_read(tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(UsageError) as caught:
+        train(config(tmp_path, out, data="nowhere.npz"))
+    assert caught.value.fix and not (tmp_path / "missing").exists()
+
+
+def test_a_mistyped_backbone_is_recognized(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        train(config(tmp_path, "x.keras", backbone="quiknet-nano"))
+    assert caught.value.fix == "did you mean 'quicknet-nano'?"
+
+
+def test_test_images_of_classes_that_were_never_trained_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "few.npz"
+    x = np.zeros((12, 8, 8, 1), np.uint8)
+    np.savez(path, x_train=x, y_train=np.arange(12) % 2, x_test=x[:5], y_test=np.array([2, 2, 2, 1, 2]),
+             classes=np.array(["a", "b", "c"]))
+    assert train(config(tmp_path, "few.keras", data=str(path), epochs=1)).never_trained == 4
+
+
+def test_progress_is_told_before_the_first_step_is_done(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    train(config(tmp_path, "p.keras", epochs=1), lambda *report: told.append(report))
+    assert told == [("epoch 1/1", done, 3) for done in range(4)]
