@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bnngen.cli.console import err
-from bnngen.data import DataFetchNeeded, Dataset, load, load_image
+from bnngen.data import DataFetchNeeded, Dataset, fitted, load, load_image
 from bnngen.errors import DataError
 from bnngen.ir import ModelMeta
 
@@ -45,12 +46,17 @@ def same_data(meta: ModelMeta, shape: Sequence[int], data: Dataset) -> bool:
     return tuple(meta.classes) == tuple(data.classes) and tuple(shape) == tuple(data.shape)
 
 
-def check_shape(data: Dataset, shape: Sequence[int]) -> None:
-    """Raise DataError when a data set's images are not what the model takes."""
-    if tuple(data.shape) != tuple(shape):
+def fit_data(data: Dataset, shape: Sequence[int]) -> Dataset:
+    """Return a data set with images as the model takes them: [N, A, B] may be grey images or sequences.
+
+    Raises DataError where they are others.
+    """
+    x_train, x_test = (fitted(x, tuple(shape)) for x in (data.x_train, data.x_test))
+    if x_train.shape[1:] != tuple(shape):
         raise DataError(
             f"the images of {data.name} are {'x'.join(map(str, data.shape))}, the model takes "
             f"{'x'.join(map(str, shape))}",
             why="a backbone is generated for one size of image",
             fix="use the data set that the model was trained on, or images of the same size",
         )
+    return replace(data, x_train=x_train, x_test=x_test)

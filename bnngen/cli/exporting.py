@@ -15,6 +15,7 @@ from bnngen.export.config import (
     ExportConfig,
     ExportResult,
     ModelInfo,
+    OwnCode,
     read_calibration,
     read_info,
     sibling,
@@ -22,6 +23,8 @@ from bnngen.export.config import (
 from bnngen.export.exporter import export_model
 from bnngen.export.sources import ZOO
 from bnngen.resources import checkpoints
+
+ZOO_KNOWS = ("input_scale", "input_offset", "classes")
 
 
 def run(model: str | Path, calibrate: str | None, out: Path | None, options: dict) -> None:
@@ -37,6 +40,7 @@ def run(model: str | Path, calibrate: str | None, out: Path | None, options: dic
         options["capacity"],
         options["weights"],
         options["calibration_method"],
+        OwnCode(options["imports"], options["trust_lambdas"]),
     )
     with progress() as report:
         result = export_model(config, report)
@@ -84,10 +88,12 @@ def model_info(model: str | Path, calibrate: str | None, options: dict) -> Model
     """
     scale, offset, names = options["input_scale"], options["input_offset"], _names(options["classes"])
     given = {"input_scale": scale, "input_offset": offset, "classes": names}
-    if all(value is None for value in given.values()) or str(model).startswith(ZOO):
-        return None
+    if str(model).startswith(ZOO):
+        return _check_zoo(str(model), options)
     keras = Path(model)
     if sibling(keras, ".meta.json").is_file():
+        if all(value is None for value in given.values()):
+            return None
         info = replace(read_info(keras), **{key: value for key, value in given.items() if value is not None})
         return info if names is None else replace(info, trained_classes=tuple(range(len(names))))
     if calibrate is None:
@@ -95,14 +101,34 @@ def model_info(model: str | Path, calibrate: str | None, options: dict) -> Model
             "a model without a meta file needs --calibrate DATA",
             where=str(keras),
             why="the ranges of all tensors are measured on those images",
-            fix="bnngen export MODEL --calibrate DATA --input-scale S --input-offset O",
+            fix=f"bnngen export {keras.name} --calibrate DATA --input-scale S --input-offset O",
         )
-    classes, shape, name, digest = names or (), None, Path(calibrate).name, ""
+    if scale is None:
+        raise UsageError(
+            "a model without a meta file needs --input-scale S",
+            where=str(keras),
+            why="the model's input is S * pixel + O, pixels being 0..255; the file does not say S and O",
+            fix=f"for values in 0..1: bnngen export {keras.name} --calibrate {calibrate} "
+            "--input-scale 0.00392156862745098; for -1..1: --input-scale 0.00784313725490196 --input-offset -1",
+        )
+    classes, name, digest = names or (), Path(calibrate).name, ""
     if not _is_sample(calibrate):
         data = load_data(calibrate)
-        classes, shape, name, digest = names or data.classes, data.shape, data.name, data.sha256
-    scale, offset = 1.0 if scale is None else scale, offset or 0.0
-    return ModelInfo(keras.stem, classes, tuple(range(len(classes))), scale, offset, shape, name, digest)
+        classes, name, digest = names or data.classes, data.name, data.sha256
+    offset = offset or 0.0
+    return ModelInfo(keras.stem, classes, tuple(range(len(classes))), scale, offset, None, name, digest)
+
+
+def _check_zoo(model: str, options: dict) -> None:
+    """Raise UsageError for what a zoo model would not heed, before its weights are fetched."""
+    unheard = [f"--{key.replace('_', '-')}" for key in ZOO_KNOWS if options[key] is not None]
+    if unheard:
+        raise UsageError(
+            f"{unheard[0]} is not for models of the zoo",
+            where=model,
+            why="they scale pixels as larq_zoo does, and their outputs are the 1000 classes of ImageNet",
+            fix=f"leave {' and '.join(unheard)} out",
+        )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -116,14 +142,14 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def report_export(result: ExportResult) -> None:
-    """Say what was written, and how far the model's own engine and onnxruntime are apart."""
+    """Say what was written, and how far the model and the exported file, both in float32, are apart."""
     check = result.check
     say(f"{short(result.path)}  {kib(result.file_bytes)}, {result.nodes} nodes")
     if result.note:
         say(f"  note: {result.note}")
     say(
-        f"  {result.engine} and onnxruntime on {check.images} calibration images: largest difference of a score "
-        f"{check.max_difference:.2g}, mean {check.mean_difference:.2g}, same class {check.agreement:.1%}"
+        f"  {result.engine} and the exported file on {check.images} calibration images: largest difference of a "
+        f"score {check.max_difference:.2g}, mean {check.mean_difference:.2g}, same class {check.agreement:.1%}"
     )
     if result.cut is not None:
         shape = "x".join(map(str, result.cut_shape or ()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from bnngen import ir
 from bnngen.cli.console import print_json, progress, say, short, table
-from bnngen.cli.data import check_shape, load_data, same_data
+from bnngen.cli.data import fit_data, load_data, same_data
 from bnngen.cli.model import class_ids
 from bnngen.continual.compare import Comparison, compare_methods
 from bnngen.continual.mirror import TwinMirror
@@ -58,8 +58,7 @@ class Stream:
 
 def make_stream(compiled: Compiled, request: Request) -> Stream:
     """Cut the data set into experiences of new classes."""
-    data = load_data(request.data)
-    check_shape(data, compiled.program.image)
+    data = fit_data(load_data(request.data), compiled.program.image)
     order, first = _arrival(compiled, data, request)
     _check_capacity(order, compiled)
     plan = NewClasses(order, first, request.per_experience, request.train_limit, request.seed)

@@ -22,6 +22,7 @@ from bnngen.train.config import (
     TrainConfig,
 )
 
+MODEL_SUFFIXES = (".keras", ".onnx", ".h5", ".hdf5")
 SEED = click.IntRange(0, 2**32 - 1)  # what NumPy and TensorFlow take
 
 
@@ -51,10 +52,12 @@ def class_ids(text: str | None) -> tuple[int, ...] | None:
 
 def find_model(given: str, suffix: str, made_by: str) -> Path:
     """Return the model file: as given, with the suffix that was left out, or a checkpoint that bnngen ships."""
-    name = given if given.endswith(suffix) else given + suffix
+    name = given if Path(given).suffix in MODEL_SUFFIXES else given + suffix
     for candidate in (Path(given), Path(name), checkpoints() / name):
         if candidate.is_file():
             return candidate
+    if suffix == ".keras" and Path(given).is_dir():
+        return Path(given)  # a SavedModel: who reads it says so
     if suffix == ".onnx" and (checkpoints() / f"{given}.keras").is_file():
         fix = f"bnngen export {given}"
     else:
@@ -147,7 +150,7 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
 @click.option(
     "--calibrate",
     help="Images that set the integer ranges: like --data of train, or FILE.npz "
-    "with x. Default: the sample that train kept beside the model.",
+    "with x. Default: the sample that train kept beside the model. A zoo model needs it, except with --weights none.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the model's name, .onnx.")
 @click.option(
@@ -159,6 +162,14 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
 @click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")
 @click.option("--input-scale", type=float, help="Real input = scale * pixel + offset; for models not made by train.")
 @click.option("--input-offset", type=float, help="See --input-scale.")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A Python file that defines the model's own layers or quantizers; it is run. May be repeated.",
+)
+@click.option("--trust-lambdas", is_flag=True, help="Read Lambda layers, which run code that the model file holds.")
 @click.option("--weights", help="Of a zoo model: `imagenet` (default), `none` for random ones, or a FILE.")
 @click.option(
     "--calibration-method",

@@ -4,11 +4,11 @@
 Nothing here needs TensorFlow: `run`, `validate` and `learn` load data without it.
 """
 
-from bnngen.data.dataset import Dataset, holdout, subset
+from bnngen.data.dataset import Dataset, fitted, holdout, subset
 from bnngen.data.image import load_image
 from bnngen.data.load import DataFetchNeeded, cache_file, load
 from bnngen.data.names import CLASS_NAMES
 
 __all__ = [
-    "CLASS_NAMES", "DataFetchNeeded", "Dataset", "cache_file", "holdout", "load", "load_image", "subset",
+    "CLASS_NAMES", "DataFetchNeeded", "Dataset", "cache_file", "fitted", "holdout", "load", "load_image", "subset",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 class Dataset:
     """Labelled images, split in training and test.
 
-    x_train, x_test: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB); y_train, y_test: int64 [N],
+    x_train, x_test: uint8 [N, H, W, C], C = 1 being grey and 3 RGB; y_train, y_test: int64 [N],
     indices into `classes`. sha256 is over the bytes of x_train, y_train, x_test, y_test, in this order
     (labels as little-endian int64), as loaded: a subset keeps the sum of the whole. source says where
     the images came from, in words.
@@ -44,7 +44,8 @@ def make_dataset(name: str, arrays: Mapping[str, np.ndarray], classes: Iterable[
                  source: str) -> Dataset:
     """Check and normalise the four arrays; class names are made from the labels where `classes` is None.
 
-    Grey images [N, H, W] gain a channel axis and labels [N, 1] lose one. Raises DataError.
+    Arrays [N, A, B] gain a channel axis, as grey images; for a model of sequences `fitted` reads them as [A, 1, B].
+    Labels [N, 1] lose an axis. Raises DataError.
     """
     x_train, x_test = (_images(arrays[f"x_{split}"], f"x_{split} of {name}") for split in ("train", "test"))
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -116,11 +117,26 @@ def _images(x: np.ndarray, where: str) -> np.ndarray:
                         fix="look for what left the array empty when the file was written")
     if x.ndim == 3:
         x = x[..., np.newaxis]
-    if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape:
+    if x.ndim != 4 or 0 in x.shape or _is_channels_first(x.shape[1:]):
         raise DataError(f"shape {list(x.shape)} is not a set of images", where=where,
-                        why="images are [N, H, W, C] with one (grey) or three (RGB) channels, channels last",
+                        why="images are [N, H, W, C] or, grey, [N, H, W], and sequences [N, L, C]: channels last",
                         fix="for [N, C, H, W]: x = x.transpose(0, 2, 3, 1)")
     return np.ascontiguousarray(x)
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    """True for what is surely [3, H, W], or a grey square [1, H, H]: no image has so many channels for its height."""
+    return shape[2] not in (1, 3) and (shape[0] == 3 or (shape[0] == 1 and shape[1] == shape[2]))
+
+
+def fitted(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return images as a model of input `shape`, [H, W, C], takes them, where they only lack an axis, or as they are.
+
+    [N, A, B] and [N, A, B, 1] are grey images [A, B, 1], or for a model of sequences, whose width is 1, [A, 1, B].
+    """
+    bare = x.shape[1:3] if x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 1) else None
+    is_fitting = bare is not None and len(shape) == 3 and shape in ((*bare, 1), (bare[0], 1, bare[1]))
+    return x.reshape(len(x), *shape) if is_fitting else x
 
 
 def _labels(y: np.ndarray, count: int, where: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bnngen.data import fitted
 from bnngen.errors import DataError, ModelError, UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -20,6 +21,8 @@ Progress = Callable[[str, int, int], None]
 FEATURES = "features"  # the cut at the input of the classifier
 NO_CUT = "none"  # inference only: no latent, no learned head
 METHODS = ("mse", "percentile", "minmax")  # how calibration proposes where an 8-bit tensor saturates
+MEASURED = "the ranges of all tensors are measured on images"
+SYNTHETIC = "synthetic images"  # the name of a calibration that bnngen made up
 META_SCHEMA = 1
 MAX_CALIBRATION_IMAGES = 512
 LEAST_CALIBRATION_IMAGES = 16
@@ -50,7 +53,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images to measure ranges on: x uint8 [N, H, W, C], labels y [N] or None, and a name without a path.
+    """Images to measure ranges on: x uint8 [N, H, W, C], [N, H, W] or [N, L, C], labels y [N] or None, a name.
 
     Where labels are given, images of classes that the model was not trained on are left out: a range
     measured on them would tell the device of classes that it meets only later.
@@ -59,6 +62,21 @@ class Calibration:
     x: np.ndarray
     y: np.ndarray | None = None
     name: str = ""
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """Code of the user's own that a Keras file needs to be read.
+
+    files: Python files, imported first. trust_lambdas: Lambda layers may be read without such a file; reading one runs
+    code that the Keras file holds.
+    """
+
+    files: tuple[Path, ...] = ()
+    trust_lambdas: bool = False
+
+
+NO_CODE = OwnCode()
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,7 @@ class ExportConfig:
     the model ends in Dense, otherwise "none".
     capacity: most classes of the learned head; None is the number of classes, ten at least.
     weights: of a zoo model: "imagenet" (also None), "none" for random ones, or a file.
-    method: how calibration proposes the saturation of 8-bit tensors, one of METHODS.
+    method: how calibration proposes the saturation of 8-bit tensors, one of METHODS. own: code that the model needs.
     """
 
     model: str | Path
@@ -82,6 +100,7 @@ class ExportConfig:
     capacity: int | None = None
     weights: str | None = None
     method: str = METHODS[0]
+    own: OwnCode = NO_CODE
 
 
 @dataclass(frozen=True)
@@ -229,7 +248,9 @@ def choose_images(calibration: Calibration, info: ModelInfo, shape: tuple[int, .
 
     shape: [H, W, C] that the model takes. Images are at most 512, and of large ones fewer, 16 at least.
     """
-    x, where = calibration.x, calibration.name or "calibration sample"
+    x, where = fitted(calibration.x, shape), calibration.name or "calibration sample"
+    if not len(x):
+        raise DataError(f"{where} holds no images", where=where, why=MEASURED, fix="look for what left it empty")
     check_images(x, shape, where)
     if calibration.y is not None:
         x = x[_is_trained(calibration.y, len(x), info, where)]

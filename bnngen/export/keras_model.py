@@ -14,14 +14,16 @@ import numpy as np
 import tensorflow as tf
 
 import bnngen.train.layers  # noqa: F401  (registers its layers too)
-from bnngen.errors import ModelError, UsageError
-from bnngen.export.config import ModelInfo, check_images, read_info, real_images
+from bnngen.errors import BnngenError, ModelError, UsageError
+from bnngen.export.config import NO_CODE, ModelInfo, OwnCode, check_images, read_info, real_images
+from bnngen.export.own_code import SAVE_AS_KERAS, load, own_objects, reason
 from bnngen.export.site import Arguments, Operand, as_map
 
 BATCH = 64
 SUFFIXES = (".keras", ".h5", ".hdf5")
 SHORT_TYPES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 SHAPE_OPS = ("shape", "compat.v1.shape")
+LAYERS_GONE = "only a .keras or .h5 file keeps the model's layers as Keras and Larq know them"
 ONE_PATH = "bnngen takes one image in and gives one vector of class scores"
 
 
@@ -47,14 +49,16 @@ class LayerList:
     shape: tuple[int, ...]
 
 
-def run_keras(path: str | Path, x: np.ndarray, info: ModelInfo | None = None) -> np.ndarray:
+def run_keras(
+    path: str | Path, x: np.ndarray, info: ModelInfo | None = None, own: OwnCode = NO_CODE
+) -> np.ndarray:
     """Return Keras's scores before softmax, float32 [N, classes], for images x, uint8 [N, H, W, C].
 
-    info: how pixels are scaled; None reads NAME.meta.json beside the model. Raises UsageError, ModelError
-    for the model and DataError for the images.
+    info: how pixels are scaled; None reads NAME.meta.json beside the model. own: as for load_keras. Raises UsageError,
+    ModelError for the model and DataError for the images.
     """
     path = Path(path)
-    model = without_softmax(load_keras(path))
+    model = without_softmax(load_keras(path, own))
     check_images(x, list_layers(model).shape, "images")
     parts = list(run_batches(model, real_images(x, info or read_info(path))))
     return np.concatenate(parts) if parts else np.zeros((0, model.output_shape[-1]), np.float32)
@@ -67,27 +71,36 @@ def run_batches(model: tf.keras.Model, images: np.ndarray) -> Iterator[np.ndarra
         yield np.asarray(model(batch, training=False), np.float32)
 
 
-def load_keras(path: Path) -> tf.keras.Model:
-    """Return the model in a .keras or .h5 file. Raises UsageError, ModelError."""
+def load_keras(path: Path, own: OwnCode = NO_CODE) -> tf.keras.Model:
+    """Return the model in a .keras or .h5 file, which may need the user's own code. Raises UsageError, ModelError."""
+    _check_file(path)
+    try:
+        model = load(path, own)
+        with own_objects(own):
+            return as_float32(model)
+    except BnngenError:
+        raise
+    except Exception as error:  # Keras raises whatever its parts raise
+        why, fix = reason(error, path, own) or (
+            (str(error).rpartition("Exception encountered: ")[2].splitlines() or [type(error).__name__])[0],
+            f"{SAVE_AS_KERAS}, under TensorFlow 2.15",
+        )
+        message = f"{path.name} cannot be read as a Keras model"
+        raise ModelError(message, where=str(path), why=why, fix=fix) from error
+
+
+def _check_file(path: Path) -> None:
+    """Raise UsageError, ModelError unless the file can be a whole model."""
+    if path.is_dir():
+        what = "a SavedModel, TensorFlow's own format" if (path / "saved_model.pb").is_file() else "no Keras file"
+        raise ModelError(f"{path.name} is a folder: {what}", where=str(path), why=LAYERS_GONE, fix=SAVE_AS_KERAS)
     if not path.is_file():
         raise UsageError(f"there is no file {path}", fix="bnngen train BACKBONE --data DATA writes model.keras")
     if path.suffix not in SUFFIXES:
-        raise ModelError(
-            f"{path.name} is not a Keras file",
-            where=str(path),
-            why=f"Keras files end in {', '.join(SUFFIXES)}",
-            fix="save the model with model.save('model.keras')",
-        )
-    try:
-        return as_float32(tf.keras.models.load_model(path, compile=False))
-    except Exception as error:  # Keras raises whatever its parts raise
-        raise ModelError(
-            f"{path.name} cannot be read as a Keras model",
-            where=str(path),
-            why=(str(error).splitlines() or [type(error).__name__])[0],
-            fix="save it under TensorFlow 2.15 with model.save('model.keras'), with layers and quantizers of "
-            "Keras and Larq alone, quantizers given by name",
-        ) from error
+        why = f"they end in {', '.join(SUFFIXES)}"
+        raise ModelError(f"{path.name} is not a Keras file", where=str(path), why=why, fix=SAVE_AS_KERAS)
+    if path.name.endswith((".weights.h5", ".weights.hdf5")):
+        raise ModelError(f"{path.name} holds weights alone, without the model", where=str(path), fix=SAVE_AS_KERAS)
 
 
 def as_float32(model: tf.keras.Model) -> tf.keras.Model:

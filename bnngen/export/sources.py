@@ -77,7 +77,7 @@ class Source:
 
     run: real-valued images, float32 [N, H, W, C], -> scores before softmax, float32 [n, classes], in batches that
     together are N; computed by the source's own engine, never by the exported file. engine: that engine's name
-    in messages, "Keras" or "onnxruntime on the original file". name: what the model is called.
+    in messages, "Keras" or "the original file". name: what the model is called.
     """
 
     graph: ExportedGraph
@@ -116,7 +116,7 @@ def open_source(config: ExportConfig, progress: Progress) -> Opened:
         from bnngen.export.keras_graph import keras_source
         from bnngen.export.keras_model import load_keras
 
-        source = keras_source(load_keras(path))
+        source = keras_source(load_keras(path, config.own))
     info = _with_classes(config.info or read_info(path), source)
     calibration = config.calibration or read_calibration(sibling(path, ".calib.npz"))
     return Opened(source, check_info(info, "model information"), calibration)
@@ -132,15 +132,23 @@ def _with_classes(info: ModelInfo, source: Source) -> ModelInfo:
 
 def _open_zoo(name: str, config: ExportConfig, progress: Progress) -> Opened:
     from bnngen.export.keras_graph import keras_source
-    from bnngen.export.zoo import open_zoo
+    from bnngen.export.zoo import open_zoo, zoo_name
 
-    model, info, calibration = open_zoo(name, config.weights or "imagenet", progress)
+    weights, name = config.weights or "imagenet", zoo_name(name)
+    if config.calibration is None and weights != "none":  # before anything is fetched
+        raise _no_zoo_images(name)
+    model, info, calibration = open_zoo(name, weights, progress)
     calibration = config.calibration or calibration
     if calibration is None:
-        raise UsageError(
-            f"there are no images to calibrate {ZOO}{name} on",
-            where="--calibrate",
-            why="the ranges of all tensors are measured on images, and the zoo brings none",
-            fix=f"bnngen export {ZOO}{name} --calibrate DATA",
-        )
+        raise _no_zoo_images(name)
     return Opened(keras_source(model), check_info(config.info or info, "model information"), calibration)
+
+
+def _no_zoo_images(name: str) -> UsageError:
+    """Return the error of a zoo model with trained weights and no images."""
+    return UsageError(
+        f"there are no images to calibrate {ZOO}{name} on",
+        where="--calibrate",
+        why="the ranges of all tensors are measured on images, and the zoo brings none",
+        fix=f"bnngen export {ZOO}{name} --calibrate DATA; or to try it with random weights: --weights none",
+    )

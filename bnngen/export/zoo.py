@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnngen.errors import ModelError, ToolError, UsageError
-from bnngen.export.config import Calibration, ModelInfo, Progress
+from bnngen.export.config import SYNTHETIC, Calibration, ModelInfo, Progress
 from bnngen.export.random_weights import fill_randomly
 from bnngen.export.synthetic import natural_images
 
@@ -71,7 +71,7 @@ def open_zoo(
         input_scale=1.0,
         input_offset=PIXEL_OFFSET,
         shape=SHAPE,
-        data="ImageNet" if weights != "none" else "synthetic images",
+        data="ImageNet" if weights != "none" else SYNTHETIC,
     )
     if weights == "imagenet":
         return _with_preprocessing(_download(name, build, progress)), info, None
@@ -81,7 +81,7 @@ def open_zoo(
         return _with_preprocessing(zoo), info, None
     images = natural_images(IMAGES, SHAPE, seed=zlib.crc32(name.encode()))
     fill_randomly(zoo, preprocess(images), CLASSES, progress)
-    return _with_preprocessing(zoo), info, Calibration(images, None, "synthetic images")
+    return _with_preprocessing(zoo), info, Calibration(images, None, SYNTHETIC)
 
 
 def zoo_name(name: str) -> str:

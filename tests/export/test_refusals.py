@@ -267,7 +267,7 @@ def sample(x: np.ndarray, y: np.ndarray | None = None) -> dict:
             "images have shape [3, 6, 5, 2], the model takes [N, 6, 6, 2]",
         ),
         (np.zeros((6, 6, 2), np.uint8), None, "images have shape [6, 6, 2]"),
-        (np.zeros((0, 6, 6, 2), np.uint8), None, "no calibration sample is left"),
+        (np.zeros((0, 6, 6, 2), np.uint8), None, "sample holds no images"),
         (np.zeros((3, 6, 6, 2), np.uint8), np.zeros(2, int), "labels are int64 [2], the images are 3"),
         (np.zeros((3, 6, 6, 2), np.uint8), np.zeros(3), "labels are float64 [3]"),
         (np.zeros((3, 6, 6, 2), np.uint8), np.array([0, 1, 9]), "label 9 is not a class"),
@@ -396,4 +396,4 @@ def test_disagreement_is_refused(tmp_path, monkeypatch):
     calibration = Calibration(np.random.default_rng(1).integers(0, 256, (60, 6, 6, 2)).astype(np.uint8))
     monkeypatch.setattr("bnngen.export.convolutions.same_pads", lambda *_: (0, 0, 2, 2))
     error = refuse(model, tmp_path, calibration=calibration)
-    assert "agrees with Keras on" in error.message and "nothing was written" in error.why
+    assert "chooses another class than Keras on" in error.message and "nothing was written" in error.why

@@ -49,7 +49,7 @@ def test_every_route_gives_the_scores_of_the_original(file_of, name):
     path, _ = file_of(name)
     made = translate(path)
     assert_same(made)
-    assert made.result.engine == "onnxruntime on the original file"
+    assert made.result.engine == "the original file"
     found = {op: made.operators[op] for op in FOUND[name]}
     assert found == FOUND[name], made.operators
     assert made.operators["Transpose"] <= 2  # the image's, and that of a flattened map

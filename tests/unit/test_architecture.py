@@ -31,7 +31,7 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "layer_errors": {"ir", "interp"},
     "device": {"targets", "resources"},
     "report": set(),
-    "export": {"ir", "frontend", "train"},
+    "export": {"data", "ir", "frontend", "train"},
     "train": {"data"},
     "cli": {
         "analysis", "continual", "data", "device", "export", "interp", "ir", "layer_errors", "lower", "pipeline",

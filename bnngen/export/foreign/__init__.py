@@ -24,8 +24,8 @@ from bnngen.export.foreign.reading import read_file
 from bnngen.export.foreign.translate import recognise
 from bnngen.export.sources import Source
 
-ENGINE = "onnxruntime on the original file"
-ENGINE_QONNX = f"{ENGINE}, QONNX written out"
+ENGINE = "the original file"
+ENGINE_QONNX = f"{ENGINE}, its QONNX operators written out,"
 
 
 def open_foreign(path: str | Path) -> Source:
