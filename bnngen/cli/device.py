@@ -26,7 +26,7 @@ from bnngen.cli.build import (
     target_option,
 )
 from bnngen.cli.console import progress, say, short, table
-from bnngen.cli.data import check_shape, load_data, load_images, same_data
+from bnngen.cli.data import fit_data, load_data, load_images, same_data
 from bnngen.cli.model import find_model
 from bnngen.device.compile import BuildResult, open_build
 from bnngen.device.flash import FlashOptions, chosen_tool, flash_command, image_of
@@ -142,8 +142,7 @@ def test_images(
     shape = graph.tensors[graph.input].shape
     if count is not None:
         return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8), None
-    data = load_data(spec)
-    check_shape(data, shape)
+    data = fit_data(load_data(spec), shape)
     x, y = data.x_test, data.y_test
     if everything:
         x, y = np.concatenate([data.x_train, x]), np.concatenate([data.y_train, y])
