@@ -58,6 +58,13 @@ BLOCKS = st.one_of(
     _small("depthwise", binary=st.booleans(), multiplier=st.sampled_from([1, 2])),
     _small("separable", quantizer=st.sampled_from([None, "ste_sign"])),
     _small("grouped", groups=st.sampled_from([2, 3]), each=st.integers(1, 5)),
+    _small("pad_channels", before=st.integers(0, 2), after=st.integers(1, 3)),
+    _small("slice", first=st.integers(0, 3), step=st.sampled_from([1, 2])),
+    _small("split", swap=st.booleans()),
+    _small("shuffle", groups=st.sampled_from([2, 3, 4])),
+    _small("silent_branch", channels=st.integers(1, 5), first=st.booleans()),
+    _small("multiply", activation=st.sampled_from([None, "tanh", "sigmoid"])),
+    _small("smooth_pool"),
 )
 RECIPES = st.fixed_dictionaries(
     {
@@ -65,6 +72,7 @@ RECIPES = st.fixed_dictionaries(
         "blocks": st.lists(BLOCKS, min_size=1, max_size=5),
         "head": st.sampled_from(["pool", "flatten", "max", "binary"]),
         "seed": st.integers(0, 2**16),
+        "even_weights": st.booleans(),
     }
 )
 
@@ -78,7 +86,7 @@ def build(recipe: Recipe) -> tf.keras.Model:
         x = BUILDERS[block["block"]](x, block, f"b{number}")
     x = HEADS[recipe["head"]](x)
     model = tf.keras.Model(image, x)
-    _fill(model, np.random.default_rng(recipe["seed"]))
+    _fill(model, np.random.default_rng(recipe["seed"]), recipe["even_weights"])
     return model
 
 
@@ -186,7 +194,59 @@ def _grouped(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
     )(x)  # fmt: skip
 
 
+def _pad_channels(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
+    return tf.pad(x, [[0, 0], [0, 0], [0, 0], [block["before"], block["after"]]])
+
+
+def _slice(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
+    first = min(block["first"], x.shape[-1] - 1)
+    return x[:, :, :, first :: block["step"]]
+
+
+def _split(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
+    """The halves go different ways and meet again, in either order."""
+    half = x.shape[-1] // 2
+    if not half:
+        return x
+    left, right = tf.split(x, [half, x.shape[-1] - half], axis=-1)
+    left = larq.layers.QuantConv2D(
+        half, 3, padding="same", pad_values=1.0, input_quantizer="ste_sign", kernel_quantizer="ste_sign",
+        use_bias=False, name=f"{name}_conv",
+    )(left)  # fmt: skip
+    left = layers.BatchNormalization(name=f"{name}_norm")(left)
+    return layers.Concatenate(name=f"{name}_concat")([right, left] if block["swap"] else [left, right])
+
+
+def _shuffle(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
+    height, width, channels = x.shape[1:]
+    groups = block["groups"]
+    if channels % groups:
+        return x
+    y = layers.Reshape((height, width, groups, channels // groups), name=f"{name}_apart")(x)
+    y = layers.Permute((1, 2, 4, 3), name=f"{name}_turned")(y)
+    return layers.Reshape((height, width, channels), name=f"{name}_together")(y)
+
+
+def _silent_branch(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
+    """A branch whose ReLU lets nothing through: its bias is set far below 0 in `_fill`."""
+    y = layers.Conv2D(block["channels"], 1, activation="relu", name=f"{name}_dead")(x)
+    return layers.Concatenate(name=f"{name}_concat")([y, x] if block["first"] else [x, y])
+
+
+def _multiply(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
+    y = layers.Conv2D(x.shape[-1], 1, activation=block["activation"], name=f"{name}_conv")(x)
+    y = layers.Multiply(name=f"{name}_product")([x, y])
+    return layers.BatchNormalization(name=f"{name}_norm")(y)  # values would grow with every product
+
+
 BUILDERS = {
+    "pad_channels": _pad_channels,
+    "slice": _slice,
+    "split": _split,
+    "shuffle": _shuffle,
+    "silent_branch": _silent_branch,
+    "multiply": _multiply,
+    "smooth_pool": lambda x, block, name: layers.AveragePooling2D(3, 1, padding="same", name=name)(x),
     "conv": _conv_block,
     "norm": lambda x, block, name: layers.BatchNormalization(name=name)(x),
     "activation": _activation,
@@ -216,7 +276,13 @@ HEADS = {
 }
 
 
-def _fill(model: tf.keras.Model, rng: np.random.Generator) -> None:
+def _even(values: np.ndarray) -> np.ndarray:
+    """Weights as multiples of one step: where their inputs have one scale, int8 holds them exactly."""
+    step = np.abs(values).max() / 127
+    return np.rint(values / step) * step
+
+
+def _fill(model: tf.keras.Model, rng: np.random.Generator, even: bool) -> None:
     """Seeded weights; batch norms are set so that their outputs are centred, with gammas of both signs."""
     for layer in model.layers:
         for weight in layer.weights:
@@ -227,7 +293,10 @@ def _fill(model: tf.keras.Model, rng: np.random.Generator) -> None:
             # A sigmoid that underflows to 0 would leave the sign of a product to rounding: small weights before it.
             gate = layer.name.endswith(("_down", "_up"))
             spread = 0.02 if gate else {"bias": 0.3, "alpha": 0.25}.get(kind, 0.5)
-            weight.assign(rng.normal(0, spread, shape).astype(np.float32))
+            values = rng.normal(0, spread, shape)
+            weight.assign((_even(values) if even and "kernel" in kind else values).astype(np.float32))
+            if layer.name.endswith("_dead") and kind == "bias":
+                weight.assign(np.full(shape, -1e6, np.float32))
     x = rng.integers(0, 256, (32, *model.input_shape[1:])).astype(np.float32) / 128 - 1
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
