@@ -29,8 +29,12 @@ Progress = Callable[[str, int, int], None]
 Outside = Callable[[Array], Mapping[str, Array]]
 
 EXACT_STEPS = 1e-3  # an error below this part of a step is float32's rounding, not the layer's
-WORST = 3  # layers that are marked, at most,
-WORST_DB = 3.0  # and only those with at least half the worst one's noise power
+WORST = 3  # layers that are marked for the error of their own, at most,
+WORST_DB = 3.0  # and only those as far below their limit as the worst one, but for half its noise power
+# Below this ratio in dB a layer's own error is more than its type and int8 weights explain: 1 % of wrong signs in bits.
+LIMIT_DB = {ir.BITS: 14.0, ir.U8: 20.0, ir.S8: 20.0, ir.S16: 35.0, ir.S32: 35.0}
+ONE_WAY, ONE_WAY_SIGNS, ONE_WAY_COUNT = 0.9, 1e-3, 50  # share to one side; of how many wrong signs, at least
+SAME_CLASS = 0.99  # where fewer images keep their class, the layer is named at which most signs turn
 BATCH_BYTES = 1 << 28  # of all float tensors of a batch
 
 
@@ -38,14 +42,23 @@ BATCH_BYTES = 1 << 28  # of all float tensors of a batch
 class Quality:
     """How well a tensor is met. snr: dB, infinite where exact. exact: no element is off by a noticeable part of a step.
 
+    A row that stands for no float tensor was not compared: its ratio is not a number.
     signs: share of elements whose sign is right, for tensors that are or become binary. upward: share of the
-    wrong signs that are +1 and should be -1; None where no sign is wrong.
+    wrong signs that are +1 and should be -1; None where no sign is wrong. wrong: how many are.
     """
 
     snr: float
     exact: bool
     signs: float | None = None
     upward: float | None = None
+    wrong: int = 0
+
+    @property
+    def turns_one_way(self) -> bool:
+        """True where so many signs are wrong, and so many of them alike, that chance does not explain it."""
+        if self.signs is None or self.upward is None or 1 - self.signs < ONE_WAY_SIGNS or self.wrong < ONE_WAY_COUNT:
+            return False
+        return max(self.upward, 1 - self.upward) > ONE_WAY
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,11 @@ class LayerError:
     saturated: float
     outside: float | None
 
+    @property
+    def margin(self) -> float:
+        """By how many dB the layer's own error is better than the limit of its type; infinite where exact."""
+        return self.alone.snr - LIMIT_DB.get(self.dtype, -math.inf)
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -74,10 +92,44 @@ class LayerReport:
         return len(self.scores[0])
 
     @property
+    def same_class(self) -> float:
+        """Share of the images for which both graphs choose the same class."""
+        real, integer = (scores.argmax(axis=1) for scores in self.scores)
+        return float((real == integer).mean())
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Names of the layers that stand out, the worst first, and why; empty where none does.
+
+        Three rules: the ratio of its own error is below the limit of its type; its own wrong signs go one way; or,
+        where images change their class, it is the layer at which the share of wrong signs grows most.
+        """
+        bad = sorted((layer for layer in self.layers if layer.margin < 0), key=lambda layer: layer.margin)
+        marks = {layer.name: "error" for layer in bad[:WORST] if layer.margin <= bad[0].margin + WORST_DB}
+        for layer in self.layers:
+            if layer.alone.turns_one_way:
+                marks.setdefault(layer.name, "signs one way")
+        turning = self._turning() if self.same_class < SAME_CLASS else None
+        if turning is not None:
+            marks.setdefault(turning, "signs turn")
+        return marks
+
+    def _turning(self) -> str | None:
+        """Return the layer at which the share of wrong signs grows most over all before it; None without any."""
+        most, growth, found = 0.0, 0.0, None
+        for layer in self.layers:
+            if layer.accumulated.signs is None:
+                continue
+            wrong = 1 - layer.accumulated.signs
+            if wrong - most > growth:
+                growth, found = wrong - most, layer.name
+            most = max(most, wrong)
+        return found
+
+    @property
     def worst(self) -> tuple[str, ...]:
-        """Names of the layers with the largest error of their own, the worst first; none where all are exact."""
-        order = sorted((layer for layer in self.layers if not layer.alone.exact), key=lambda layer: layer.alone.snr)
-        return tuple(layer.name for layer in order[:WORST] if layer.alone.snr <= order[0].alone.snr + WORST_DB)
+        """Names of the layers that stand out, the worst first."""
+        return tuple(self.marks)
 
 
 def layer_errors(
@@ -162,12 +214,14 @@ class _Sums:
         return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
     def quality(self, has_signs: bool) -> Quality:
+        if not self.count:
+            return Quality(math.nan, False)
         exact = self.furthest < EXACT_STEPS
         snr = math.inf if exact else self.snr
         if not has_signs:
             return Quality(snr, exact)
         wrong = self.count - self.equal
-        return Quality(snr, exact, self.equal / self.count, self.upward / wrong if wrong else None)
+        return Quality(snr, exact, self.equal / self.count, self.upward / wrong if wrong else None, wrong)
 
 
 class _Batch:
@@ -217,7 +271,7 @@ class _Site:
 
     def __init__(self, node: ir.Node, tensor: ir.Tensor, meaning: str) -> None:
         self.node, self.tensor, self.meaning = node, tensor, meaning
-        self.name, self.has_signs = meaning, False
+        self.name, self.has_signs = meaning or node.name or node.output, False
         self.sources: dict[str, tuple[str, ir.Tensor]] = {}
         self.roots: dict[str, tuple[str, ir.Tensor]] = {}
         self.alone, self.accumulated, self.outside = _Sums(), _Sums(), _Sums()

@@ -31,6 +31,12 @@ from bnngen.targets import load_target
 TRACED = 3  # images whose every layer is compared, by checksum
 DEFAULT_DATA = "digits"
 LAYER_IMAGES = 256  # for --layers, unless --limit says otherwise
+MARKS = {"error": "<- worst", "signs one way": "<- one way", "signs turn": "<- signs turn"}
+MEANINGS = {
+    "error": "an error of its own that is larger than its type explains",
+    "signs one way": "its own wrong signs go one way",
+    "signs turn": "no error of its own: here most signs turn, from errors that came before",
+}
 
 
 @click.command()
@@ -247,24 +253,29 @@ def _keras_layers(keras: Path, meta: ir.ModelMeta) -> Callable[[np.ndarray], dic
 def _print_layers(report: LayerReport) -> None:
     has_keras = any(layer.outside is not None for layer in report.layers)
     columns = ["layer", "type", "scale", "alone, dB", "signs", "accumulated, dB", "signs", "to +1", "beyond type"]
-    rows = [_row(layer, layer.name in report.worst, has_keras) for layer in report.layers]
+    marks = report.marks
+    rows = [_row(layer, MARKS.get(marks.get(layer.name, ""), ""), has_keras) for layer in report.layers]
     table([*columns, *(["Keras, dB"] if has_keras else []), ""], rows, range(3, len(columns) + 1))
     say(
         f"{report.images} images. alone: what this layer adds, its inputs being right; signs: share of right signs; "
         "to +1: of the wrong ones, those that became +1; beyond type: values that saturate"
     )
-    if report.worst:
-        say(f"the largest error of its own: {', '.join(report.worst)} (docs/accuracy.md says what helps)")
+    if not marks:
+        say("no layer stands out")
+    for kind, meaning in MEANINGS.items():
+        names = [name for name, why in marks.items() if why == kind]
+        if names:
+            say(f"{meaning}: {', '.join(names)} (docs/accuracy.md says what helps)")
 
 
-def _row(layer: LayerError, is_worst: bool, has_keras: bool) -> list[str]:
+def _row(layer: LayerError, mark: str, has_keras: bool) -> list[str]:
     alone, whole = layer.alone, layer.accumulated
     cells = [layer.name, layer.dtype, _scale(layer), _ratio(alone), _share(alone.signs), _ratio(whole)]
     cells += [_share(whole.signs), "" if whole.upward is None else f"{whole.upward:.0%}"]
     cells.append(f"{layer.saturated:.3%}" if layer.saturated else "")
     if has_keras:
         cells.append("" if layer.outside is None else _decibel(layer.outside))
-    return [*cells, "<- worst" if is_worst else ""]
+    return [*cells, mark]
 
 
 def _scale(layer: LayerError) -> str:
@@ -275,6 +286,8 @@ def _scale(layer: LayerError) -> str:
 
 
 def _ratio(quality: Quality) -> str:
+    if math.isnan(quality.snr):
+        return ""  # not compared: no float tensor has these values
     return "exact" if quality.exact else _decibel(quality.snr)
 
 
@@ -328,5 +341,6 @@ def _document(report: LayerReport, integer: ir.Graph, labels: np.ndarray | None,
         "images": report.images,
         "accuracy": {"float": real, "integer": whole, "same_class": agreement},
         "worst": list(report.worst),
+        "marks": report.marks,
         "layers": [finite(asdict(layer)) for layer in report.layers],
     }

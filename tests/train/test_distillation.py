@@ -104,7 +104,7 @@ def test_command_says_form_precision_and_teacher(tmp_path: Path) -> None:
     ({"teacher": "T", "temperature": 0.0}, "--temperature 0.0 is not positive"),
     ({"teacher": "T", "classes": (0, 1)}, "the teacher has another number of classes"),
     ({"teacher": "T", "classes": (2, 1, 0)}, "the teacher knows other classes"),
-    ({"form": Form(width=0.0)}, "--width 0.0 is not between"),
+    ({"form": Form(width=0.0)}, "--width 0 is not possible"),
     ({"form": Form(input_encoding="morse")}, "--input-encoding morse is not known"),
     ({"strategy": "several"}, "--strategy several is not known"),
     ({"precision": "int3"}, "--precision int3 is not known"),

@@ -112,11 +112,74 @@ def test_spoiled_weights_show_as_the_worst_layer(real, name):
     assert all(row.alone == good[row.name].alone for row in report.layers if row.name != name)
 
 
-def test_all_exact_is_nobodys_fault():
-    """An image that is exact, and nothing behind it that rounds, saturates or multiplies."""
-    quality = layer_errors.Quality(math.inf, True)
-    layer = layer_errors.LayerError("a", ir.S8, (1.0, 1.0), quality, quality, 0.0, None)
-    assert layer_errors.LayerReport((layer,), (np.zeros((1, 2)), np.zeros((1, 2)))).worst == ()
+def quality(snr=math.inf, wrong=0.0, upward=None, count=100_000):
+    return layer_errors.Quality(snr, snr == math.inf, 1 - wrong, upward, round(wrong * count))
+
+
+def layer(name, alone, whole=None, dtype=ir.S16):
+    return layer_errors.LayerError(name, dtype, (1.0, 1.0), alone, whole or alone, 0.0, None)
+
+
+def marked(*layers, different=0):
+    """The marks where `different` of 100 images change their class."""
+    real = np.tile([1.0, 0.0], (100, 1))
+    integer = np.where(np.arange(100)[:, None] < different, real[:, ::-1], real)
+    return layer_errors.LayerReport(layers, (real, integer)).marks
+
+
+def test_good_layers_are_not_marked(report):
+    assert report.marks == {} and report.worst == ()
+    assert marked(layer("a", quality(math.inf)), layer("b", quality(36.0)), layer("c", quality(92.0))) == {}
+    assert marked(layer("a", quality(21.0), dtype=ir.S8), layer("b", quality(15.0), dtype=ir.BITS)) == {}
+
+
+def test_layers_below_the_limit_of_their_type_are_marked():
+    layers = layer("a", quality(30.0)), layer("b", quality(19.0), dtype=ir.S8), layer("c", quality(28.0))
+    assert marked(*layers) == {"c": "error", "a": "error"}
+    assert marked(layers[1]) == {"b": "error"}
+    assert len(marked(*(layer(name, quality(30.0)) for name in "abcde"))) == layer_errors.WORST
+
+
+def test_signs_that_go_one_way_are_marked_where_they_are_many():
+    one_way = layer("a", quality(50.0, wrong=0.024, upward=1.0))
+    assert marked(one_way, layer("b", quality(50.0, wrong=0.024, upward=0.6))) == {"a": "signs one way"}
+    assert marked(layer("a", quality(50.0, wrong=0.024, upward=0.0))) == {"a": "signs one way"}
+    assert marked(layer("a", quality(50.0, wrong=0.0005, upward=1.0))) == {}
+    assert marked(layer("a", quality(50.0, wrong=0.01, upward=1.0, count=1000))) == {}, "ten may be chance"
+
+
+def test_where_classes_change_the_layer_is_named_at_which_signs_turn():
+    good = quality(80.0)
+    layers = [layer("a", good, quality(60.0, wrong=0.001)), layer("b", good, quality(9.0, wrong=0.03)),
+              layer("c", good, quality(9.0, wrong=0.04)), layer("d", quality(92.0), quality(5.0))]  # fmt: skip
+    assert marked(*layers, different=2) == {"b": "signs turn"}
+    assert marked(*layers) == {}
+
+
+def test_what_stands_for_no_float_tensor_has_a_name_and_claims_nothing():
+    """Behind a binary convolution a maximum is taken of signs: the bits before it are nobody's in the float graph."""
+    b = graphs.Builder((8, 8, 3), 5)
+    b.conv("stem", 8)
+    b.norm("stem_bn")
+    b.sign("block_sign")
+    b.binary_conv("block", 8)
+    b.norm("block_bn")
+    b.max_pool("half")
+    b.sign("next_sign")
+    b.binary_conv("next", 8)
+    b.norm("next_bn")
+    b.pool("pool")
+    b.dense("logits", 4)
+    real = b.finish()
+    integer = run_passes(real)
+    hidden = [n for n in integer.nodes if n.output not in real.tensors and not isinstance(n, ir.QuantizeInput)]
+    assert hidden
+    report = measure(real, integer)
+    names = [row.name for row in report.layers]
+    assert "" not in names
+    for node in hidden:
+        row = report.layers[list(integer.nodes).index(node)]
+        assert row.name == node.name and math.isnan(row.alone.snr) and not row.alone.exact
 
 
 def test_somebody_elses_layers(real, report):
