@@ -15,6 +15,7 @@ from bnngen.passes.drop_softmax import drop_softmax
 from bnngen.passes.end_in_scores import end_in_scores
 from bnngen.passes.fuse_chains import fuse_chains
 from bnngen.passes.integerize import integerize
+from bnngen.passes.part_sums import part_sums
 from bnngen.passes.sign_before_pool import sign_before_pool
 from bnngen.passes.unpack_bits import unpack_bits
 
@@ -45,6 +46,7 @@ PIPELINE: tuple[Pass, ...] = (
     end_in_scores,  # a last layer other than Dense gets a Scores node
     fuse_chains,  # conv -> relu -> batch norm -> sign becomes one step with one epilogue
     align_operands,  # the image, codes and bits take the scale of what they are added to
+    part_sums,  # at 8 bits, a small tensor keeps its scale beside the large sum that it enters
     integerize,  # scales from the calibrated ranges; weights, thresholds and multipliers in integers
 )
 

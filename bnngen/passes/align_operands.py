@@ -12,11 +12,10 @@ from dataclasses import replace
 
 from bnngen import ir
 from bnngen.passes.fixed import Fixed, fixed_tensors
-from bnngen.passes.naming import unused
+from bnngen.passes.part_sums import with_copy
 from bnngen.passes.scales import image_of
 
 JOINS = (ir.Add, ir.Concat, ir.Unary)
-EVERYTHING = (-float("inf"), float("inf"))
 
 
 def align_operands(graph: ir.Graph, options: object) -> ir.Graph:
@@ -38,18 +37,8 @@ def _core(node: ir.Node) -> ir.Node:
 
 def _with_stream(graph: ir.Graph, name: str, reader: str, value: Fixed) -> ir.Graph:
     """Insert the stream copy of a fixed tensor in front of the node that writes `reader`."""
-    copy = unused(graph, f"{name}.for.{reader}")
-    link = ir.Clip(copy, (name,), copy, *EVERYTHING)
-    nodes = []
-    for node in graph.nodes:
-        if node.output == reader:
-            nodes.append(ir.Chain(copy, (name,), copy, (link,)))
-            node = replace(node, inputs=tuple(copy if other == name else other for other in node.inputs))
-            if isinstance(node, ir.Chain):
-                node = replace(node, links=(replace(node.links[0], inputs=node.inputs), *node.links[1:]))
-        nodes.append(node)
-    tensors = graph.tensors | {copy: replace(graph.tensors[name], name=copy, dtype=ir.FLOAT)}
-    ends = [value.scales * end for end in (value.lo, value.hi)]
-    reach = ir.ChannelRange(tuple(ends[0].tolist()), tuple(ends[1].tolist()))
-    ranges = graph.meta.ranges | {copy: graph.meta.ranges.get(name, reach)}
-    return replace(graph, nodes=tuple(nodes), tensors=tensors, meta=replace(graph.meta, ranges=ranges))
+    if name not in graph.meta.ranges:
+        ends = [tuple((value.scales * end).tolist()) for end in (value.lo, value.hi)]
+        ranges = graph.meta.ranges | {name: ir.ChannelRange(*ends)}
+        graph = replace(graph, meta=replace(graph.meta, ranges=ranges))
+    return with_copy(graph, name, reader)

@@ -63,7 +63,7 @@ def _types(graph: ir.Graph, bits: int, groups: Groups) -> Types:
     reach = np.zeros(len(groups.label))
     for name in groups.slots:
         if name in computed:
-            np.maximum.at(reach, groups.label[groups.slots[name]], _reach(graph, name, bits))
+            np.maximum.at(reach, groups.label[groups.slots[name]], channel_reach(graph, name, bits))
     if bits == 8:
         reach = _with_silent(reach, groups)
     else:
@@ -146,7 +146,7 @@ def _only_scores(graph: ir.Graph) -> set[str]:
     return found
 
 
-def _reach(graph: ir.Graph, name: str, bits: int) -> Array:
+def channel_reach(graph: ir.Graph, name: str, bits: int) -> Array:
     """Return the largest absolute value that each channel of the tensor must hold, float64 [C]."""
     seen = range_of(graph, name)
     channels = graph.tensors[name].channels
