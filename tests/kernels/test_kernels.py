@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bnngen import resources
+from bnngen.lower.float_kernels import FLOAT_KERNELS
 from bnngen.lower.kernels import KERNELS
 from tests.kernels import harness
 from tests.kernels.cases import Case, binary_cases, dense_cases, integer_cases, map_cases, pool_cases
@@ -65,8 +66,9 @@ def test_no_variant_goes_untested(cases):
 
 
 def test_every_file_of_kernels_is_registered():
-    shared = {"window.h", "neon.h", "bconv2d_window.h"}
-    registered = {f"{k.header}_{v.name}.h" for k in KERNELS.values() for v in k.variants}
+    shared = {"window.h", "neon.h", "bconv2d_window.h", "float.h"}
+    kernels = [*KERNELS.values(), *FLOAT_KERNELS.values()]
+    registered = {f"{k.header}_{v.name}.h" for k in kernels for v in k.variants}
     assert {path.name for path in (resources.runtime() / "kernels").iterdir()} == registered | shared
 
 

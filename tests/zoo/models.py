@@ -36,6 +36,21 @@ class Cost:
     output: str
 
 
+def _watch_memory(pid: int) -> int:
+    """Wait until a process ends, and return its largest resident memory in bytes.
+
+    Linux counts it from the start of the program; ru_maxrss would hold that of the process that started it too.
+    """
+    status, peak = Path(f"/proc/{pid}/status"), 0
+    while True:
+        lines = status.read_text(encoding="utf-8").splitlines()
+        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+        if not found:  # a process that has ended, and waits to be asked how
+            return peak
+        peak = max(peak, *found)
+        time.sleep(0.02)
+
+
 def command(folder: Path, *arguments: str) -> Cost:
     """Run a command of bnngen that must succeed."""
     argv = [sys.executable, "-m", "bnngen.cli", *arguments]
@@ -43,11 +58,12 @@ def command(folder: Path, *arguments: str) -> Cost:
     start = time.monotonic()
     with log.open("wb") as file:
         process = subprocess.Popen(argv, cwd=folder, env=peer_environment(), stdout=file, stderr=subprocess.STDOUT)
+        peak = _watch_memory(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     output = log.read_text(encoding="utf-8", errors="replace")
     assert process.returncode == 0, output
-    return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
+    return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, peak, output)
 
 
 class Exported:
