@@ -118,12 +118,21 @@ def make(model: Path, target: Target, options: BuildOptions) -> tuple[Compiled, 
     name = project_name(model)
     with alone(BUILD_DIR / f".{name}-{target.name}.lock"):
         made_from = project_folder(BUILD_DIR, name, target) / MADE_FROM
+        if not made_from.is_file():
+            _remove_objects(made_from.parent)
         made_from.unlink(missing_ok=True)  # until this build has ended well, nothing here may be flashed
         built = build_project(write_project(compiled, BUILD_DIR, name), target)
         size = measure_size(built.program(), target)
         check_budget(size, target)
         made_from.write_text(compiled.graph.meta.source["onnx_sha256"] + "\n", encoding="utf-8")
     return compiled, built, size
+
+
+def _remove_objects(project: Path) -> None:
+    """Forget what a build has compiled that was stopped: an object that is cut off is newer than its source."""
+    for pattern in ("*.o", "*.a", "*.d"):
+        for path in project.rglob(pattern):
+            path.unlink()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from bnngen import resources
 from bnngen.cli import main, model
+from bnngen.cli.build import MADE_FROM
 from bnngen.cli.commands import cli
 from bnngen.errors import BudgetError
 from bnngen.lower import lower
@@ -195,3 +196,18 @@ def test_what_fills_the_memory_decides_what_is_advised():
             check_ram(Compiled(small, sized, program, learning, plan))
         assert caught.value.fix.startswith(first)
         assert ("--capacity N" in caught.value.fix and "--cut none" in caught.value.fix) == (capacity == 4000)
+
+
+@pytest.mark.parametrize("left", [b"", b"\x7fELF"], ids=["empty", "cut off"])
+def test_a_build_goes_over_one_that_was_stopped(bnngen, left):
+    """What the compiler was writing when the process was killed is newer than its source, and no object."""
+    need_tools("host")
+    save_model("model.onnx")
+    good(bnngen("build"))
+    folder = Path("build/model-host")
+    (folder / MADE_FROM).unlink()
+    (folder / "small").unlink()
+    (folder / "libsmall.a").unlink()
+    for path in (folder / "small.o", next((folder / "bnn").rglob("*.o"))):
+        path.write_bytes(left)
+    assert "every score is equal" in good(bnngen("validate", "--random", "2"))
