@@ -58,7 +58,9 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
             return candidate
     if suffix == ".keras" and Path(given).is_dir():
         return Path(given)  # a SavedModel: who reads it says so
-    if suffix == ".onnx" and (checkpoints() / f"{given}.keras").is_file():
+    if suffix == ".keras" and given.endswith(".onnx"):
+        fix = "check the path of the ONNX file"
+    elif suffix == ".onnx" and (checkpoints() / f"{given}.keras").is_file():
         fix = f"bnngen export {given}"
     else:
         shipped = ", ".join(sorted(path.stem for path in checkpoints().glob(f"*{suffix}")))

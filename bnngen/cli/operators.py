@@ -21,8 +21,14 @@ Quantizers of Larq's layers may be mixed freely. Inputs: none, `ste_sign`, `appr
 Both binary is a binary convolution; every other mixture is an integer convolution, whose weights are small exact
 integers where the quantizer has few values.
 
-TensorFlow operations between layers (`x + y`, `x * y`, `tf.nn.relu`, `tf.concat`, `tf.split`, slices, padding and
-shuffles of channels) are exported too; a `Lambda`, or a layer of one's own, by the operations that it calls."""
+TensorFlow operations between layers are exported too, those of the second table; a `Lambda`, or a layer of one's own,
+by the operations that it calls.
+
+A model file holds layers, quantizers and functions of one's own by their names. The file that defines them is imported
+first: `bnngen export model.keras --import layers.py`, as often as there are such files. Their neighbours in the folder
+can be imported by them, and what trains belongs behind `if __name__ == "__main__":`. A `Lambda` holds code, which runs
+when the model is read: that takes `--import`, or `--trust-lambdas` where it calls nothing of such a file. Read only
+models that you trust. Larq reads functions as quantizers from `.keras` files alone, not from `.h5`."""
 
 
 @click.command()
@@ -41,11 +47,11 @@ def operators(markdown: bool) -> None:
 
 
 def _layer_tables() -> list[Table]:
-    from bnngen.export.support import layer_rows, refused_rows
+    from bnngen.export.support import layer_rows, operation_names, refused_rows
 
-    layers = [(name, what or "nothing: it acts in training alone") for name, what in layer_rows()]
     return [
-        ("Layers that are exported", ("layer", "as"), layers),
+        ("Layers that are exported", ("layer", "as"), layer_rows()),
+        ("Operations between layers", ("operation",), [(name,) for name in operation_names()]),
         ("Layers that are refused", ("layer", "because", "instead"), refused_rows()),
     ]
 

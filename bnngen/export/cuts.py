@@ -70,7 +70,10 @@ def choose_cut(cut: str, graph: Cuttable) -> str | None:
 
 def _why_not(cut: str, graph: Cuttable) -> str:
     if cut not in graph.layers:
-        return "no exported layer has that name"
+        return (
+            "no exported layer has that name; a nested model is taken apart, and the layers inside keep their names, "
+            "or where one is there twice are called MODEL/LAYER"
+        )
     if graph.layers[cut] == spelling.OUTPUT:
         return "behind the scores nothing is left to learn"
     if graph.layers[cut] not in graph.real:

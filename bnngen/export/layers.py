@@ -28,16 +28,11 @@ def export_layer(site: Site, values: list[Value]) -> Value:
     if handler is None and kind.__module__.split(".")[0] in ("keras", "larq"):
         raise site.error(
             f"{kind.__name__} layers are not supported",
-            why="targets have no kernel for it; supported are " + ", ".join(supported_layers()),
+            why="targets have no kernel for it; `bnngen operators` lists the layers that are supported",
             fix="express the layer by supported ones and train again, or cut the model before it",
         )
     handler = handler or EXPANDED
     return handler.function(site, [_admitted(site, value, handler) for value in values])
-
-
-def supported_layers() -> list[str]:
-    """Return the names of the layer classes that can be exported."""
-    return sorted({cls.__name__ for cls in HANDLERS} - {"TFOpLambda", "SlicingOpLambda"})
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def operation(site: Site, values: list[Value]) -> Value:
 def _unsupported(site: Site, message: str) -> ModelError:
     return site.error(
         message,
-        why="possible between layers are " + ", ".join(sorted(OPERATIONS)),
-        fix="express it by these, or by layers of Keras and Larq",
+        why="`bnngen operators` lists the operations and layers that are supported",
+        fix="express it by these",
     )
 
 
@@ -190,7 +190,7 @@ def _gather(site: Site, values: list[Value]) -> Value:
         raise _unsupported(site, f"a gather over axis {axis} is not supported")
     index = constant(site, 1, "indices").astype(np.int64)
     channels = site.arguments.input_shapes[0][-1]
-    if index.ndim != 1 or not ((index >= 0) & (index < channels)).all():
+    if index.ndim != 1 or not index.size or not ((index >= 0) & (index < channels)).all():
         raise _unsupported(site, f"indices {index.tolist()} are not channels 0 to {channels - 1}")
     return gather(site, values[0], index.tolist())
 
@@ -206,7 +206,10 @@ def _getitem(site: Site, values: list[Value]) -> Value:
     if any(stride > 1 for stride in strides):
         inner = site.inner("stride", tuple(-(-s // n) for s, n in zip(shape, strides, strict=False)) + (shape[-1],))
         value = pool(inner, value, "MaxPool", ((1, 1), strides, "valid"))
-    value = gather(site, value, range(*last.indices(shape[-1])))
+    channels = range(*last.indices(shape[-1]))
+    if not channels:
+        raise _unsupported(site, "a slice without a channel is not supported")
+    value = gather(site, value, channels)
     return reshaped(site, value)
 
 
@@ -271,7 +274,10 @@ def _largest(site: Site, values: list[Value]) -> Value:
 def _whole(site: Site, value: Value) -> Value:
     """Return the value where the reduction is over all pixels. Raises ModelError for other axes."""
     rank = len(site.arguments.input_shapes[0])
-    axes = np.atleast_1d(np.asarray(argument(site, 1, "axis", -1), np.int64)) % (rank + 1)
+    asked = argument(site, 1, "axis")
+    if asked is None:
+        raise _unsupported(site, "a reduction over all axes, the images among them, is not supported")
+    axes = np.atleast_1d(np.asarray(asked, np.int64)) % (rank + 1)
     if rank < 2 or sorted(axes.tolist()) != list(range(1, rank)):
         raise _unsupported(site, f"a reduction over the axes {axes.tolist()} is not supported")
     return value

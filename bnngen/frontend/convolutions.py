@@ -23,7 +23,7 @@ MAPS = (NCHW, POINT)
 def binary_conv2d(importer: Importer, call: Call) -> None:
     """bnngen.BinaryConv2D -> ir.BinaryConv2D."""
     _, tensor = importer.operand(call, 0, MAPS, (ir.BITS,))
-    values = attributes(call, {**CONVOLUTION, "pad_value": 1.0})
+    values = attributes(call, {**CONVOLUTION, "pad_value": 1.0}, needed=("pad_value",))
     weights = importer.constant(call, 1, np.int8, (None, None, None, None))
     if values["pad_value"] not in (0.0, 1.0) or not np.isin(weights, (-1, 1)).all():
         raise ModelError(

@@ -15,6 +15,7 @@ from bnngen.frontend.importer import ELEMENTWISE, NCHW, POINT, VECTOR, Importer,
 from bnngen.frontend.proto import REEXPORT, Call
 
 MOST_STEPS = 256  # of a uniform quantizer: 8 bits, and one step more where foreign files need a power of two
+LAST_NUMBER = float(np.finfo(np.float32).max)  # what the definition of Clip takes for a limit that is left out
 ONE_SHAPE = "both sides have one shape"
 
 
@@ -29,7 +30,7 @@ def sign(importer: Importer, call: Call) -> None:
 
 def ternary(importer: Importer, call: Call) -> None:
     """bnngen.Ternary -> ir.Levels: above -threshold 0, from threshold on 1; with threshold 0 only 0 gives 0."""
-    threshold = attributes(call, {"threshold": 0.0})["threshold"]
+    threshold = attributes(call, {"threshold": 0.0}, needed=("threshold",))["threshold"]
     if not 0 <= threshold < float("inf"):
         raise ModelError(f"a threshold of {threshold} cannot be", where=call.where, fix=REEXPORT)
     closed = (0, 1) if threshold > 0 else (1, 0)
@@ -44,7 +45,7 @@ def heaviside(importer: Importer, call: Call) -> None:
 
 def uniform_quantize(importer: Importer, call: Call) -> None:
     """bnngen.UniformQuantize -> ir.Levels of as many cuts as it has steps."""
-    steps = attributes(call, {"steps": 1.0})["steps"]
+    steps = attributes(call, {"steps": 1.0}, needed=("steps",))["steps"]
     if steps not in range(1, MOST_STEPS + 1):
         raise ModelError(
             f"a quantizer of {steps} steps cannot be",
@@ -91,12 +92,14 @@ def relu(importer: Importer, call: Call) -> None:
 
 
 def clip(importer: Importer, call: Call) -> None:
-    """Clip by constants -> ir.Clip; one that is left out is no limit."""
+    """Clip by constants -> ir.Clip; one that is left out, or is the last float32 number, is no limit."""
     attributes(call, {})
     limits = [-float("inf"), float("inf")]
     for i in (0, 1):
         if len(call.inputs) > i + 1 and call.inputs[i + 1]:
-            limits[i] = float(importer.constant(call, i + 1, np.float32, ()))
+            limit = float(importer.constant(call, i + 1, np.float32, ()))
+            is_none = limit >= LAST_NUMBER if i else limit <= -LAST_NUMBER
+            limits[i] = limits[i] if is_none else limit
     if limits[0] > limits[1]:
         raise ModelError(f"limits {limits} cannot be", where=call.where, fix=REEXPORT)
     _clipped(importer, call, *limits)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,14 +141,19 @@ class Importer:
         return array
 
 
-def attributes(call: Call, defaults: Mapping[str, Any], fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the node's attributes over their defaults.
+def attributes(
+    call: Call, defaults: Mapping[str, Any], fixed: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the node's attributes over their defaults; `needed` ones have none, their entry says the type.
 
     An attribute in `fixed` must have that value; one that is in neither, or of another type than its default
     (lists: integers, of the default's length if that is not 0), raises ModelError: ignoring it would change what the
     network computes.
     """
     values = dict(defaults)
+    for name in needed:
+        if name not in call.attributes:
+            raise ModelError(f"attribute {name} is missing", where=call.where, why="it has no default", fix=REEXPORT)
     for name, value in call.attributes.items():
         if fixed is not None and name in fixed:
             if value != fixed[name]:

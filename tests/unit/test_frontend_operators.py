@@ -37,6 +37,8 @@ WEIGHTS = {
     "zero": np.array(0, np.float32),
     "six": np.array(6, np.float32),
     "minus": np.array(-1, np.float32),
+    "no_most": np.array(np.finfo(np.float32).max, np.float32),
+    "no_least": np.array(np.finfo(np.float32).min, np.float32),
     "kernel": RNG.normal(0, 1, (8, 3, 3, 3)).astype(np.float32),
     "depthwise": RNG.normal(0, 1, (C, 1, 3, 3)).astype(np.float32),
     "row": RNG.normal(0, 1, (C, C, 3, 1)).astype(np.float32),
@@ -243,6 +245,12 @@ def test_an_operator_computes_what_onnxruntime_computes(tmp_path, case):
         np.testing.assert_array_equal(actual, expected)
     else:
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_number_is_no_limit(tmp_path):
+    steps = [("Clip", "x zero no_most", "r", {}), ("Clip", "r no_least six", "y", {})]
+    first, second = load_onnx(save(complete(steps), tmp_path)).nodes[:2]
+    assert (first.lo, first.hi) == (0.0, np.inf) and (second.lo, second.hi) == (-np.inf, 6.0)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))

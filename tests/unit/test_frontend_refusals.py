@@ -88,8 +88,14 @@ BAD_NODES = {
         ),
         "reads 1 or 0 outside the image",
     ),
+    "no pad_value": (
+        changed(3, node("bnngen.BinaryConv2D", "conv/sign conv/kernel", "conv/out", **KERNEL, group=2)),
+        "attribute pad_value is missing",
+    ),
+    "no steps": (changed(7, node("bnngen.UniformQuantize", "bn", "relu")), "attribute steps is missing"),
+    "no threshold": (changed(7, node("bnngen.Ternary", "bn", "relu")), "attribute threshold is missing"),
     "real input of a binary convolution": (
-        changed(3, node("bnngen.BinaryConv2D", "stem conv/kernel", "conv/out", **KERNEL, group=2)),
+        changed(3, node("bnngen.BinaryConv2D", "stem conv/kernel", "conv/out", **KERNEL, group=2, pad_value=1.0)),
         "input stem is a f32 tensor",
     ),
     "product of other shapes": (changed(7, node("Mul", "bn stem", "relu")), "cannot multiply [2, 2, 6] by [4, 4, 4]"),

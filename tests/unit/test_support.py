@@ -35,3 +35,14 @@ def test_what_is_refused_says_why_and_what_instead():
 
     assert all(why and fix for _, why, fix in refused_rows())
     assert not {name for name, _, _ in refused_rows()} & {name for name, _ in layer_rows()}
+
+
+def test_what_is_exported_is_described_for_those_who_use_it():
+    pytest.importorskip("larq", reason="needs the extra bnngen[train]")
+    from bnngen.export.support import DESCRIPTIONS, layer_rows, operation_names
+
+    rows = dict(layer_rows())
+    assert set(rows) == set(DESCRIPTIONS), "a layer without a description, or the other way round"
+    assert "kernel" in rows["larq.MagnitudeAwareSign"] and "'activations'" in rows["larq.DoReFa"]
+    assert {"relu", "tanh", "swish"} <= set(rows["keras.Activation"].replace(",", "").split())
+    assert {"x + y", "tf.concat", "tf.math.reduce_mean"} <= set(operation_names())

@@ -140,8 +140,7 @@ def _read(file: ForeignFile, order: str, handlers: dict[str, Any]) -> Net:
             continue
         handler = handlers.get(node.op_type)
         if handler is None:
-            raise node_error(node, f"operator {node.op_type} is not recognised",
-                             "one of " + ", ".join(sorted(handlers)))
+            raise node_error(node, f"operator {node.op_type} is not recognised")
         try:
             made = handler(reader, node)
         except LayoutError as error:

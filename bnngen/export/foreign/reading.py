@@ -82,6 +82,10 @@ def _load(path: Path) -> onnx.ModelProto:
         raise UsageError(f"there is no file {path}", fix="name an ONNX file")
     try:
         model = onnx.load(path)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the weights of {path.name} are missing", where=str(path), why=str(error).splitlines()[0],
+                         fix="they lie in a file of their own: put it beside the ONNX file under the name it had "
+                         "when both were written, or write the model as one file") from error
     except Exception as error:  # protobuf and onnx have no common base
         raise ModelError(f"{path.name} is not an ONNX file", where=str(path),
                          why=(str(error).splitlines() or [type(error).__name__])[0],
@@ -98,15 +102,25 @@ def _input_shape(value: onnx.ValueInfoProto, path: Path) -> tuple[tuple[int, ...
     """Return the input's shape without the batch axis, and the batch size, 0 where it is free."""
     kind = value.type.tensor_type
     dims = [dim.dim_value for dim in kind.shape.dim]
-    if kind.elem_type != TensorProto.FLOAT or len(dims) not in (3, 4) or not all(size > 0 for size in dims[1:]):
+    is_float = kind.elem_type == TensorProto.FLOAT
+    if not is_float or len(dims) not in (3, 4) or not all(size > 0 for size in dims[1:]):
         names = ", ".join(str(dim.dim_value or dim.dim_param or "?") for dim in kind.shape.dim)
         raise ModelError(
             f"the input {value.name} is {TensorProto.DataType.Name(kind.elem_type).lower()} [{names}]",
             where=str(path),
             why="an image is float, [N, H, W, C] or [N, C, H, W], a sequence [N, L, C] or [N, C, L], with fixed sizes",
-            fix="export with a fixed input shape, for example tf2onnx --inputs image:0[1,224,224,3]",
+            fix=_input_fix(is_float, len(dims)),
         )
     return tuple(dims[1:]), max(dims[0], 0)
+
+
+def _input_fix(is_float: bool, rank: int) -> str:
+    """Return what helps with an input that cannot be."""
+    if not is_float:
+        return "write the model with a float32 input, without the Cast behind it; pixels are scaled by --input-scale"
+    if rank == 2:
+        return "write the model with an input [N, 1, 1, C], or [N, 1, C], behind it the Flatten"
+    return "export with a fixed input shape, for example tf2onnx --inputs image:0[1,224,224,3]"
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
@@ -151,9 +165,16 @@ def _probe(
     constants.update({key: value for key, value in values.items() if key in fixed})
     for key, value in constants.items():
         if value.dtype.kind == "f" and np.isnan(value).any():
-            raise ModelError(f"constant {key} holds NaN", where=str(path), why="nothing can be computed with it",
+            raise ModelError(f"constant {key} holds NaN", where=_reader_of(model, key, path),
+                             why="nothing can be computed with it",
                              fix="train again with a smaller learning rate")
     return {name: shape, **{key: value.shape for key, value in values.items()}}, constants
+
+
+def _reader_of(model: onnx.ModelProto, constant: str, path: Path) -> str:
+    """Return the node that reads a constant, for an error; the file where none does."""
+    node = next((node for node in model.graph.node if constant in node.input), None)
+    return str(path) if node is None else f"node {node.name or node.output[0]} ({node.op_type}) of {path.name}"
 
 
 def _session(model: onnx.ModelProto, outputs: list[str]) -> onnxruntime.InferenceSession:
