@@ -113,9 +113,11 @@ def _conv_block(x: tf.Tensor, block: Recipe, name: str) -> tf.Tensor:
         pad_values = 0.0
     if block["input"] not in ("ste_sign", "approx_sign", "swish_sign"):
         pad_values = 0.0
+    # Keras sums kernels of +s and -s in float32: where they cancel, rounding would decide a sign directly behind.
+    bias = block["bias"] or block["kernel_quantizer"] == "magnitude_aware_sign"
     return larq.layers.QuantConv2D(
         block["channels"], kernel, stride, padding, dilation_rate=dilation, pad_values=pad_values,
-        activation=block["activation"], use_bias=block["bias"], name=name, **_quantizers(block),
+        activation=block["activation"], use_bias=bias, name=name, **_quantizers(block),
     )(x)  # fmt: skip
 
 
