@@ -19,6 +19,7 @@ from bnngen import resources
 from bnngen.errors import TargetError
 
 SCHEMA = 1
+KEYS = "docs/adding-a-board.md explains every key"
 FEATURES = ("x64", "neon", "cm4", "dsp")
 RUN_METHODS = ("native", "qemu-user", "qemu-system", "ssh", "serial")
 FLASH_TOOLS = ("st-flash", "openocd", "pyocd", "gdb", "ssh")
@@ -214,16 +215,16 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if kind == tuple[str, ...]:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise TargetError(f"{where} must be a list of strings", where=where)
+        raise TargetError(f"{where} must be a list of strings", where=where, fix=KEYS)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TargetError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}", where=where)
+        raise TargetError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}", where=where, fix=KEYS)
     return value
 
 
 def _record(cls: type, raw: Any, where: str) -> Any:
     """Build a dataclass from a TOML table: known keys, right types, nothing missing."""
     if not isinstance(raw, dict):
-        raise TargetError(f"{where} must be a table", where=where)
+        raise TargetError(f"{where} must be a table", where=where, fix=KEYS)
     names = {field.name: field for field in fields(cls)}
     for key in raw:
         if key not in names:
@@ -232,7 +233,7 @@ def _record(cls: type, raw: Any, where: str) -> Any:
                               fix=f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(names)}")
     missing = [name for name, field in names.items() if name not in raw and field.default is MISSING]
     if missing:
-        raise TargetError(f"{where} lacks {', '.join(missing)}", where=where)
+        raise TargetError(f"{where} lacks {', '.join(missing)}", where=where, fix=KEYS)
     kinds = get_type_hints(cls)
     return cls(**{key: _value(kinds[key], value, f"{where} {key}") for key, value in raw.items()})
 
@@ -249,27 +250,27 @@ def parse_target(text: str, where: str) -> Target:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{where} is not valid TOML: {error}", where=where) from error
+        raise TargetError(f"{where} is not valid TOML: {error}", where=where, fix=KEYS) from error
     schema = raw.pop("schema", None)
     if schema != SCHEMA:
-        raise TargetError(f"{where} has schema {schema}, this bnngen reads schema {SCHEMA}", where=where)
+        raise TargetError(f"{where} has schema {schema}, this bnngen reads schema {SCHEMA}", where=where, fix=KEYS)
     regions = raw.pop("memory", None)
     if not isinstance(regions, list) or not regions:
-        raise TargetError(f"{where} needs at least one [[memory]]", where=where)
+        raise TargetError(f"{where} needs at least one [[memory]]", where=where, fix=KEYS)
     unknown = sorted(set(raw) - set(TABLES))
     if unknown:
         raise TargetError(f"unknown table [{unknown[0]}] in {where}", where=where,
                           fix=f"tables: {', '.join(TABLES)}, memory")
     missing = [name for name in TABLES if name not in raw and name not in OPTIONAL]
     if missing:
-        raise TargetError(f"{where} lacks the table [{missing[0]}]", where=where)
+        raise TargetError(f"{where} lacks the table [{missing[0]}]", where=where, fix=KEYS)
     tables = {name: _record(TABLES[name], table, f"{where} [{name}]") for name, table in raw.items()}
     memory = tuple(_record(Memory, region, f"{where} [[memory]]") for region in regions)
     target = Target(memory=memory, **tables)
     for check in CHECKS:
         problem = check(target)
         if problem:
-            raise TargetError(problem, where=where, fix="docs/adding-a-board.md explains every key")
+            raise TargetError(problem, where=where, fix=KEYS)
     return target
 
 

@@ -127,7 +127,7 @@ def _check_run(config: TrainConfig) -> None:
                          fix=f"did you mean {near[0]!r}?" if near else "give one of these; a model of your own is "
                          "trained in Larq, and exported with bnngen export MODEL.keras --calibrate DATA")
     if config.out.suffix != ".keras":
-        raise UsageError("the output must be a .keras file", where=str(config.out),
+        raise UsageError("the output must be a .keras file", where=str(config.out), why="Keras tells formats by it",
                          fix=f"use -o {config.out.with_suffix('.keras').name}")
     if config.resume and config.restart:
         raise UsageError("--resume and --restart exclude each other",
@@ -136,6 +136,7 @@ def _check_run(config: TrainConfig) -> None:
     ids = config.classes
     if ids is not None and (len(set(ids)) != len(ids) or len(ids) < 2):
         raise UsageError(f"{list(ids)} is no choice of two or more different classes", where="--classes",
+                         why="each class is one score, and one class alone leaves nothing to tell apart",
                          fix="give at least two ids, each once, for example --classes 0-4")
     for name, value, why, fix in (
             ("epochs", config.epochs, "it counts passes over the training images",
@@ -186,9 +187,11 @@ def check_out(out: Path) -> None:
     """Raise UsageError for a file that could not be written when the training is done."""
     folder = out.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {out.parent}", where=str(out), fix="create it, or choose another -o")
+        raise UsageError(f"there is no folder {out.parent}", where=str(out),
+                         why="the model is written there when the training is done",
+                         fix="create it, or choose another -o")
     if out.is_dir():
-        raise UsageError(f"{out} is a folder", where="-o", fix="name a file: -o model.keras")
+        raise UsageError(f"{out} is a folder", where="-o", why="the model is one file", fix="name it: -o model.keras")
     try:
         with tempfile.TemporaryFile(dir=folder):  # of what the system would refuse, permissions are but a part
             pass

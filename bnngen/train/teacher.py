@@ -66,7 +66,8 @@ def distillation(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> 
 
 def _check_shapes(model: tf.keras.Model, path: Path, shape: tuple[int, int, int], classes: int) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UsageError("the teacher has several inputs or outputs", where=str(path), fix="give a classifier")
+        raise UsageError("the teacher has several inputs or outputs", where=str(path),
+                         why="it gets an image, and gives the scores that are to be learned", fix="give a classifier")
     takes, gives = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
     fits = len(takes) == 3 and all(have in (None, want) for have, want in zip(takes, shape, strict=True))
     if not fits:

@@ -99,3 +99,16 @@ def test_a_board_of_ones_own_is_a_file(tmp_path):
     path.rename(tmp_path / "other.toml")
     with pytest.raises(TargetError, match="describes a board called 'feather'"):
         load_target(str(tmp_path / "other.toml"))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (("schema = ", "schema = 9"), "schema"), (("[cpu]", "[cpu"), "not valid TOML"), (("[board]", "[bord]"), "bord"),
+])
+def test_what_is_wrong_with_a_description_is_told_with_what_to_do(change, message):
+    start, line = change
+    text = (resources.targets() / "stm32f405.toml").read_text(encoding="utf-8")
+    assert any(old.startswith(start) for old in text.splitlines())
+    changed = "\n".join(line if old.startswith(start) else old for old in text.splitlines())
+    with pytest.raises(TargetError, match=message) as caught:
+        parse_target(changed, "own.toml")
+    assert caught.value.where and caught.value.fix
