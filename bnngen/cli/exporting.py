@@ -96,18 +96,19 @@ def model_info(model: str | Path, calibrate: str | None, options: dict) -> Model
             return None
         info = replace(read_info(keras), **{key: value for key, value in given.items() if value is not None})
         return info if names is None else replace(info, trained_classes=tuple(range(len(names))))
+    without = f"there is no {sibling(keras, '.meta.json').name}, which `bnngen train` writes beside its models"
     if calibrate is None:
         raise UsageError(
-            "a model without a meta file needs --calibrate DATA",
+            "--calibrate DATA is missing" + (", and --input-scale S" if scale is None else ""),
             where=str(keras),
-            why="the ranges of all tensors are measured on those images",
+            why=f"{without}; the ranges of all tensors are measured on those images",
             fix=f"bnngen export {keras.name} --calibrate DATA --input-scale S --input-offset O",
         )
     if scale is None:
         raise UsageError(
-            "a model without a meta file needs --input-scale S",
+            "--input-scale S is missing",
             where=str(keras),
-            why="the model's input is S * pixel + O, pixels being 0..255; the file does not say S and O",
+            why=f"{without}; the model's input is S * pixel + O, pixels being 0..255",
             fix=f"for values in 0..1: bnngen export {keras.name} --calibrate {calibrate} "
             "--input-scale 0.00392156862745098; for -1..1: --input-scale 0.00784313725490196 --input-offset -1",
         )

@@ -60,6 +60,16 @@ def load(spec: str, *, cache: Path | None = None) -> Dataset:
                     fix=f"use {', '.join(KNOWN)}, a FILE.npz, or a folder with one sub-folder per class")
 
 
+def npz_fault(error: Exception) -> str:
+    """Say in words why NumPy did not read a file."""
+    text = str(error)
+    if "Object arrays" in text:
+        return "an array of it holds Python objects (pickle), which are never loaded: their type must be a number's"
+    if "pickle" in text or isinstance(error, zipfile.BadZipFile | EOFError):
+        return "the file is of another kind, or cut off"
+    return text
+
+
 def cache_file(name: str, cache: Path | None = None) -> Path:
     """Where a downloaded data set is kept."""
     return (cache if cache is not None else Path.home() / ".cache" / "bnngen") / f"{name}.npz"
@@ -96,7 +106,7 @@ def _from_npz(path: Path, name: str, classes: Sequence[str] | None = None) -> Da
             arrays = {key: content[key] for key in (*ARRAYS, "classes") if key in content.files}
             found = ", ".join(content.files) or "nothing"
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError("this is not a .npz file of plain arrays", where=str(path), why=str(error),
+        raise DataError("this is not a .npz file of plain arrays", where=str(path), why=npz_fault(error),
                         fix=NPZ_FIX) from error
     missing = [key for key in ARRAYS if key not in arrays]
     if missing:

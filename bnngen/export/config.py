@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bnngen.data import fitted
+from bnngen.data import fitted, npz_fault
 from bnngen.errors import DataError, ModelError, UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -238,9 +238,13 @@ def read_calibration(path: Path) -> Calibration:
         raise DataError(
             f"{path.name} is not a calibration sample",
             where=str(path),
-            why="that is an .npz file with images x, uint8 [N, H, W, C], and labels y",
+            why=f"{_sample_fault(error)}; it is an .npz file with images x, uint8 [N, H, W, C], and perhaps labels y",
             fix="name a data set: bnngen export model.keras --calibrate DATA",
         ) from error
+
+
+def _sample_fault(error: Exception) -> str:
+    return "there is no array x in it" if isinstance(error, KeyError | AttributeError) else npz_fault(error)
 
 
 def choose_images(calibration: Calibration, info: ModelInfo, shape: tuple[int, ...]) -> np.ndarray:

@@ -87,7 +87,9 @@ def test_a_model_of_ones_own_is_exported_with_images_alone(bnngen):
     x = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
     np.savez(bnngen.folder / "images.npz", x=x)
     base = ("export", "own", "--calibrate", "images.npz")
-    bnngen.good(*base, "--input-scale", "0.0078125", "--input-offset", "-1")
+    bnngen(*base, "--classes", "cat,dog").refused("--input-scale S is missing", "own.meta.json", "--input-offset -1")
+    base += ("--input-scale", "0.0078125")
+    bnngen.good(*base, "--input-offset", "-1")
     assert '"classes": ["0", "1"]' in metadata(bnngen)
     bnngen.good(*base, "--classes", "cat, dog")
     assert '"classes": ["cat", "dog"]' in metadata(bnngen)
@@ -128,3 +130,34 @@ def test_of_many_classes_the_most_frequent_are_told():
     text = predicted(names, list(range(1000)))
     assert text.startswith("n999 999, n998 998, ") and text.count(",") == 9
     assert text.endswith("n990 990; 999 of the 1000 classes in all")
+
+
+OWN_LAYER = """
+import tensorflow as tf
+
+@tf.keras.utils.register_keras_serializable("own")
+class Shift(tf.keras.layers.Layer):
+    def call(self, x):
+        return x + 0.25
+"""
+
+
+def test_keras_with_layers_of_ones_own(bnngen):
+    """What export needs to read the model, validate needs too, and offers by the same name."""
+    larq = pytest.importorskip("larq", reason="needs the extra bnngen[train]")
+    tf = pytest.importorskip("tensorflow")
+    (bnngen.folder / "layers.py").write_text(OWN_LAYER)
+    scope: dict = {}
+    exec(OWN_LAYER, scope)
+    image = tf.keras.Input((8, 8, 3))
+    x = larq.layers.QuantConv2D(4, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")(image)
+    x = tf.keras.layers.GlobalAveragePooling2D()(scope["Shift"]()(x))
+    tf.keras.Model(image, tf.keras.layers.Dense(2)(x)).save(bnngen.folder / "own.keras")
+    np.savez(bnngen.folder / "x.npz", x=np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8))
+    own = ("--import", "layers.py")
+    bnngen.good("export", "own", "--calibrate", "x.npz", "--input-scale", "0.0078125", "--input-offset", "-1", *own)
+    chain = ("validate", "--model", "own", "--random", "3")
+    text = bnngen.good(*chain, "--keras", "own.keras", *own)
+    assert "Keras" in text and "every score is equal" in text
+    bnngen(*chain, "--keras", "own.keras").refused("Shift")
+    bnngen(*chain, *own).refused("--keras")
