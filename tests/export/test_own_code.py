@@ -151,3 +151,12 @@ def test_what_is_no_model_is_called_what_it_is(folder: Path, tmp_path: Path) -> 
     (tmp_path / "model.weights.h5").write_bytes(b"")
     with pytest.raises(ModelError, match="holds weights alone"):
         load_keras(tmp_path / "model.weights.h5")
+
+
+def test_validate_imports_the_same_file(folder: Path) -> None:
+    assert export(folder, "own_layer.keras", "--import", "apart/script.py").returncode == 0
+    command = ("-m", "bnngen.cli", "validate", "--model", "own_layer.keras.onnx", "--keras", "own_layer.keras")
+    for option in ((), ("--layers",)):
+        done = started(*command, "--random", "4", *option, "--import", "apart/script.py", folder=folder)
+        assert done.returncode == 0, done.stderr
+        assert "Keras" in done.stdout

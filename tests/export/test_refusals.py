@@ -9,7 +9,9 @@ import larq
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
+from bnngen.cli.model import export
 from bnngen.errors import BnngenError, DataError, ModelError, UsageError
 from bnngen.export import export_model, run_keras, run_onnx
 from bnngen.export.config import Calibration, ExportConfig, read_calibration, read_info
@@ -402,3 +404,32 @@ def test_disagreement_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("bnngen.export.convolutions.same_pads", lambda *_: (0, 0, 2, 2))
     error = refuse(model, tmp_path, calibration=calibration)
     assert "chooses another class than Keras on" in error.message and "nothing was written" in error.why
+
+
+def test_a_zoo_model_without_images_is_refused_before_anything_is_fetched(tmp_path):
+    for weights in (None, "imagenet", "weights.h5"):
+        with pytest.raises(UsageError, match="no images to calibrate zoo:QuickNet") as caught:
+            export_model(ExportConfig("zoo:quicknet", tmp_path / "zoo.onnx", weights=weights), silent)
+        assert "--calibrate DATA" in caught.value.fix and "--weights none" in caught.value.fix
+
+
+@pytest.mark.parametrize("option", ["--input-scale", "--input-offset", "--classes"])
+def test_a_zoo_model_does_not_ignore_options(option):
+    result = CliRunner().invoke(export, ["zoo:QuickNet", "--weights", "none", option, "0"])
+    assert isinstance(result.exception, UsageError)
+    assert f"{option} is not for models of the zoo" in str(result.exception)
+
+
+def test_a_file_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "model.onnx.partial").mkdir()
+    network(layers.Conv2D(3, 3)).save(tmp_path / "model.keras")
+    config = ExportConfig(tmp_path / "model.keras", tmp_path / "model.onnx",
+                          Calibration(np.zeros((3, 6, 6, 2), np.uint8)), info_for())  # fmt: skip
+    with pytest.raises(DataError, match="cannot be written") as caught:
+        export_model(config, silent)
+    assert "Errno" not in caught.value.why and "space" not in caught.value.fix
+
+
+def test_a_missing_onnx_file_is_called_by_its_name():
+    result = CliRunner().invoke(export, ["nothere.onnx"])
+    assert str(result.exception).startswith("there is no nothere.onnx\n")
