@@ -21,7 +21,7 @@ from bnngen.cli.learning import check_picture
 from bnngen.cli.model import find_model, require_training
 from bnngen.device.session import connect
 from bnngen.errors import BnngenError, ModelError, UsageError
-from bnngen.export.config import ModelInfo
+from bnngen.export.config import ModelInfo, OwnCode
 from bnngen.frontend import load_onnx
 from bnngen.layer_errors import LayerError, LayerReport, Quality, layer_errors
 from bnngen.passes import Options, run_passes
@@ -44,6 +44,14 @@ MEANINGS = {
 @model_option
 @click.option("--target", "targets", multiple=True, help="As for build; may be repeated. Default: host.")
 @click.option("--keras", help="Compare with this Keras model, a file or a shipped name, and onnxruntime too.")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="With --keras, as for export: a Python file that defines the model's own layers; it is run.",
+)
+@click.option("--trust-lambdas", is_flag=True, help="With --keras, as for export: read Lambda layers.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -89,6 +97,13 @@ def _check_request(layers: bool, values: dict) -> None:
         )
     if values["out"] and not layers:
         raise UsageError("only --layers draws a picture", where="bnngen validate -o", fix="add --layers")
+    if (values["imports"] or values["trust_lambdas"]) and not values["keras"]:
+        raise UsageError(
+            "--import and --trust-lambdas are for reading a Keras model",
+            where="bnngen validate",
+            why="without --keras none is read; the ONNX file needs no code of yours",
+            fix="add --keras FILE, or leave them out",
+        )
     asked = [option for option, key in (("--data", "data"), ("--all", "everything")) if values[key]]
     if values["count"] and asked:
         raise UsageError(
@@ -125,7 +140,7 @@ def _validate_chain(path: Path, values: dict) -> None:
     compiled = made[0][0]
     stages, differences = [], []
     with progress() as report:
-        stages += _float_stages(path, values["keras"], images, real.meta)
+        stages += _float_stages(path, values, images, real.meta)
         if compiled.is_float:
             stages.append(checks.float_stage(real, images, report))
         else:
@@ -154,17 +169,23 @@ def _in_real_units(stage: checks.Stage, compiled: Compiled, real: ir.Graph) -> c
     return checks.Stage(f"{stage.name}, float32", checks.real_scores(real, stage.scores, compiled.score_step), False)
 
 
-def _float_stages(path: Path, keras: Path | None, images: np.ndarray, meta: ir.ModelMeta) -> list[checks.Stage]:
+def _float_stages(path: Path, values: dict, images: np.ndarray, meta: ir.ModelMeta) -> list[checks.Stage]:
     """Run Keras and onnxruntime; pixels are scaled and classes numbered as the ONNX file says, for both."""
-    if keras is None:
+    if values["keras"] is None:
         return []
     from bnngen.export.keras_model import run_keras
     from bnngen.export.session import run_onnx
 
+    keras = values["keras"]
+    scores = run_keras(keras, images, _info(meta), _own_code(values))
     return [
-        checks.Stage("Keras", _keras_scores(run_keras(keras, images, _info(meta)), keras, meta), False),
+        checks.Stage("Keras", _keras_scores(scores, keras, meta), False),
         checks.Stage("ONNX (onnxruntime)", run_onnx(path, images), False),
     ]
+
+
+def _own_code(values: dict) -> OwnCode:
+    return OwnCode(values["imports"], values["trust_lambdas"])
 
 
 def _info(meta: ir.ModelMeta) -> ModelInfo:
@@ -230,7 +251,7 @@ def _validate_layers(path: Path, values: dict) -> None:
     count = min(values["limit"] or LAYER_IMAGES, len(images))
     chosen = np.arange(count) * len(images) // count
     labels = None if labels is None else labels[chosen]
-    outside = _keras_layers(values["keras"], real.meta) if values["keras"] else None
+    outside = _keras_layers(values, real.meta) if values["keras"] else None
     with progress() as report:
         result = layer_errors((real, integer), images[chosen], report, outside)
     if values["out"]:
@@ -244,10 +265,10 @@ def _validate_layers(path: Path, values: dict) -> None:
         say(f"picture: {short(values['out'])}")
 
 
-def _keras_layers(keras: Path, meta: ir.ModelMeta) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def _keras_layers(values: dict, meta: ir.ModelMeta) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     from bnngen.export.keras_layers import keras_layers
 
-    return keras_layers(keras, _info(meta))
+    return keras_layers(values["keras"], _info(meta), _own_code(values))
 
 
 def _print_layers(report: LayerReport) -> None:
