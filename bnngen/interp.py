@@ -221,7 +221,8 @@ def _levels(node: ir.Levels, inputs: list[Array], output: ir.Tensor) -> Array:
 
 def _unary(node: ir.Unary, inputs: list[Array], output: ir.Tensor) -> Array:
     if node.table is None:
-        return FUNCTIONS[node.kind](inputs[0].astype(np.float32))
+        with np.errstate(over="ignore"):  # e^-x beyond float32 is infinity, and 1 / infinity the right 0
+            return FUNCTIONS[node.kind](inputs[0].astype(np.float32))
     return table(inputs[0], node.table).astype(STORAGE[output.dtype])
 
 
