@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bnngen import resources
+from bnngen.cli import main
 from bnngen.device.doctor import examine
 from bnngen.targets import load_target
 
@@ -55,6 +57,27 @@ class Shell:
         ran = self(*arguments)
         assert ran.status == 0, ran.out + ran.err
         return ran.out
+
+
+def in_process(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Return a `bnngen` that runs in this process and folder: no start-up of seconds, for tests of many commands."""
+
+    def run(*arguments: str) -> Ran:
+        status = 0
+        try:
+            main(list(arguments))
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = capsys.readouterr()
+        return Ran(status, said.out, said.err)
+
+    return run
+
+
+def good(ran: Ran) -> str:
+    """Return what a command printed that must have succeeded."""
+    assert ran.status == 0, ran.out + ran.err
+    return ran.out
 
 
 @pytest.fixture

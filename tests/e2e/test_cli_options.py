@@ -11,7 +11,7 @@ import click
 import pytest
 
 from bnngen import resources
-from bnngen.cli import main, model
+from bnngen.cli import model
 from bnngen.cli.build import MADE_FROM
 from bnngen.cli.commands import cli
 from bnngen.errors import BudgetError
@@ -23,7 +23,7 @@ from bnngen.pipeline import Compiled, check_ram
 from bnngen.plan import LearnBuffer, make_plan
 from bnngen.targets import load_target
 from tests import graphs, onnx_files
-from tests.e2e.conftest import Ran, absent, need_tools
+from tests.e2e.conftest import Ran, absent, in_process, need_tools
 
 
 @pytest.fixture
@@ -31,16 +31,7 @@ def bnngen(tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder and return a Ran."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Ran:
-        status = 0
-        try:
-            main(list(arguments))
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ran(status, said.out, said.err)
-
-    return run
+    return in_process(capsys)
 
 
 def save_model(path: str) -> None:

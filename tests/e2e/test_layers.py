@@ -8,8 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from bnngen.cli import main
-from tests.e2e.conftest import Ran
+from tests.e2e.conftest import good, in_process
 
 SMALL = ("--data", "digits", "--limit", "20")
 
@@ -19,21 +18,7 @@ def here(digits, monkeypatch, capsys):
     """Run a command in this process, in the folder of the digits: a process and its imports cost a second."""
     monkeypatch.chdir(digits.folder)
 
-    def run(*arguments: str) -> Ran:
-        status = 0
-        try:
-            main(list(arguments))
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ran(status, said.out, said.err)
-
-    return run
-
-
-def good(ran: Ran) -> str:
-    assert ran.status == 0, ran.out + ran.err
-    return ran.out
+    return in_process(capsys)
 
 
 def test_the_table_names_keras_layers(here):

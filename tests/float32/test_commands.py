@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from bnngen import interp, ir, resources, validate
-from bnngen.cli import main
 from bnngen.cli.build import chosen_activations
 from bnngen.data import load
 from bnngen.device.compile import build_project
@@ -22,7 +21,7 @@ from bnngen.lower.learning import LearnConfig
 from bnngen.pipeline import BuildOptions, check_ram, compile_model, write_project
 from bnngen.targets import load_target
 from tests import graphs, onnx_files
-from tests.e2e.conftest import Ran, need_tools
+from tests.e2e.conftest import good, in_process, need_tools
 from tests.float32.networks import elements
 
 SHIPPED = resources.checkpoints() / "quicknet-nano-digits04.onnx"
@@ -36,21 +35,7 @@ def bnngen(tmp_path, monkeypatch, capsys):
     made = onnx_files.make_model(meta=onnx_files.with_ranges("conv/scale"))
     Path("model.onnx").write_bytes(made.SerializeToString())
 
-    def run(*arguments: str) -> Ran:
-        status = 0
-        try:
-            main(list(arguments))
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ran(status, said.out, said.err)
-
-    return run
-
-
-def good(ran: Ran) -> str:
-    assert ran.status == 0, ran.out + ran.err
-    return ran.out
+    return in_process(capsys)
 
 
 # ------------------------------------------------------------------------------------------ a shipped model
