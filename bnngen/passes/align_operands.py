@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bnngen import ir
+from bnngen.passes.copies import with_copy
 from bnngen.passes.fixed import Fixed, fixed_tensors
-from bnngen.passes.part_sums import with_copy
 from bnngen.passes.scales import image_of
 
 JOINS = (ir.Add, ir.Concat, ir.Unary)

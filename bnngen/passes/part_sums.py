@@ -10,15 +10,14 @@ other readers and the sum's range is WIDER times its own, a copy enters the sum,
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from bnngen import ir
+from bnngen.passes.copies import with_copy
 from bnngen.passes.fixed import fixed_tensors
 from bnngen.passes.groups import find_groups
-from bnngen.passes.naming import unused
 from bnngen.passes.scales import MOVES, channel_reach, image_of
 
 WIDER = 8  # three of the eight bits; a copy costs a pass and its memory
@@ -67,22 +66,3 @@ def _last_small_operand(graph: ir.Graph) -> tuple[str, str] | None:
 def _is_sign(node: ir.Node) -> bool:
     """True for a bare sign: its threshold lies between two integers, whatever their scale (passes/offsets.py)."""
     return isinstance(node, ir.Chain) and isinstance(node.links[0], ir.Sign)
-
-
-def with_copy(graph: ir.Graph, name: str, reader: str) -> ir.Graph:
-    """Insert a copy of a tensor, a chain that changes nothing, in front of the node that writes `reader`."""
-    copy = unused(graph, f"{name}.for.{reader}")
-    link = ir.Clip(copy, (name,), copy, -float("inf"), float("inf"))
-    nodes = []
-    for node in graph.nodes:
-        if node.output == reader:
-            nodes.append(ir.Chain(copy, (name,), copy, (link,)))
-            node = replace(node, inputs=tuple(copy if other == name else other for other in node.inputs))
-            if isinstance(node, ir.Chain):
-                node = replace(node, links=(replace(node.links[0], inputs=node.inputs), *node.links[1:]))
-        nodes.append(node)
-    tensors = graph.tensors | {copy: replace(graph.tensors[name], name=copy, dtype=ir.FLOAT)}
-    ranges = graph.meta.ranges
-    if name in ranges:
-        ranges = ranges | {copy: ranges[name]}
-    return replace(graph, nodes=tuple(nodes), tensors=tensors, meta=replace(graph.meta, ranges=ranges))
