@@ -121,8 +121,8 @@ def find_model(given: str, suffix: str, made_by: str) -> Path:
 def train(name: str, data: str, out: Path, classes: str | None, **options: object) -> None:
     """Train the Larq backbone NAME, from random weights or those of --init.
 
-    NAME: quicknet-nano (default), quicknet-nano-s or -l for smaller and larger parts, reactnet-18, birealnet-18,
-    binary-chain. Writes the model, a calibration sample, a log and the training curve beside it.
+    NAME: quicknet-nano (default), quicknet-nano-s or -l for smaller and larger parts, reactnet-nano, reactnet-18,
+    birealnet-18, binary-chain. Writes the model, a calibration sample, a log and the training curve beside it.
     """
     require_training()
     from bnngen.report.training_curve import draw_training_curve

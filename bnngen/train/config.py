@@ -17,7 +17,8 @@ from bnngen.errors import UsageError
 if TYPE_CHECKING:  # layers.py needs two numbers from here, not the readers of images
     from bnngen.data import Dataset
 
-BACKBONE_NAMES = ("quicknet-nano", "quicknet-nano-s", "quicknet-nano-l", "reactnet-18", "birealnet-18", "binary-chain")
+BACKBONE_NAMES = ("quicknet-nano", "quicknet-nano-s", "quicknet-nano-l", "reactnet-nano", "reactnet-18", "birealnet-18",
+                  "binary-chain")
 INPUT_ENCODINGS = ("none", "thermometer", "bitplanes")
 STRATEGIES = ("none", "mirrored", "multiworker")
 PRECISIONS = ("float32", "mixed", "mixed_bfloat16", "mixed_float16")

@@ -134,7 +134,8 @@ def test_width_scales_all_channels_and_keeps_to_multiples_of_eight() -> None:
         assert [model.get_layer(f"stage{i}_block1_conv").filters for i in (1, 2, 3)] == channels
 
 
-@pytest.mark.parametrize(("name", "least"), [("quicknet-nano-s", 4), ("reactnet-18", 8), ("birealnet-18", 8)])
+@pytest.mark.parametrize(("name", "least"), [("quicknet-nano-s", 4), ("reactnet-nano", 4), ("reactnet-18", 8),
+                                             ("birealnet-18", 8)])
 def test_images_that_the_halvings_use_up_are_refused(name: str, least: int) -> None:
     build(name, (least, least, 1), 5, Form(width=0.1))
     with pytest.raises(DataError, match=f"too small for {name}") as caught:

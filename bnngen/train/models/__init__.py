@@ -17,13 +17,14 @@ from bnngen.train.config import Form
 from bnngen.train.models.binary_chain import binary_chain
 from bnngen.train.models.parts import Parts, Shape
 from bnngen.train.models.quicknet_nano import quicknet_nano
-from bnngen.train.models.resnet18 import birealnet18, reactnet18
+from bnngen.train.models.residual import birealnet18, reactnet18, reactnet_nano
 
 # name -> a function (name, parts, shape, classes) that builds the model. The names: config.BACKBONE_NAMES.
 BACKBONES: dict[str, Callable[[str, Parts, Shape, int], tf.keras.Model]] = {
     "quicknet-nano": quicknet_nano,
     "quicknet-nano-s": quicknet_nano,
     "quicknet-nano-l": quicknet_nano,
+    "reactnet-nano": reactnet_nano,
     "reactnet-18": reactnet18,
     "birealnet-18": birealnet18,
     "binary-chain": binary_chain,
