@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from bnngen import ir
-from bnngen.continual.baselines import CwrReplay, Joint, Levels, Method, NearestMean, PlainSgd, run_method
+from bnngen.continual.methods import METHODS, Levels, Method, MethodSetting, Tuning, run_method
 from bnngen.continual.mirror import LatentPath
 from bnngen.continual.stream import Experience
 from bnngen.lower.learning import LearnConfig
@@ -63,14 +63,15 @@ def compare_methods(
 def methods(graph: ir.Graph, config: LearnConfig, path: LatentPath, seed: int) -> dict[str, Method]:
     """Return the methods by name. 1-bit latents appear only where the cut is the feature tensor itself."""
     assert graph.meta.head is not None and graph.meta.latent is not None
-    capacity, size = config.capacity or graph.meta.head.capacity, path.sizes[0]
-    found: dict[str, Method] = {"CWR* float32, float latents": CwrReplay(capacity, size, config, None, seed)}
-    if graph.meta.latent.tensor == graph.meta.head.tensor:
-        latent = graph.meta.latent
-        levels = Levels(*(np.array(v, np.float32) for v in (latent.threshold, latent.low, latent.high)))
-        found["CWR* float32, 1-bit latents"] = CwrReplay(capacity, size, config, levels, seed)
+    capacity, latent = config.capacity or graph.meta.head.capacity, graph.meta.latent
+    floats = MethodSetting(capacity, path.sizes[0], config=config, tuning=Tuning(bits=32), seed=seed)
+    found: dict[str, Method] = {"CWR* float32, float latents": METHODS["cwr-replay"](floats)}
+    if latent.tensor == graph.meta.head.tensor:
+        levels = Levels.one_bit(*(np.array(v) for v in (latent.threshold, latent.low, latent.high)))
+        setting = replace(floats, levels=levels, tuning=Tuning(bits=1))
+        found["CWR* float32, 1-bit latents"] = METHODS["cwr-replay"](setting)
     return found | {
-        "plain SGD, no CWR*, no replay": PlainSgd(capacity, size, config, seed),
-        "nearest class mean": NearestMean(capacity, size),
-        "all data at once (softmax regression)": Joint(capacity),
+        "plain SGD, no CWR*, no replay": METHODS["naive"](floats),
+        "nearest class mean": METHODS["nearest-mean"](floats),
+        "all data at once (softmax regression)": METHODS["joint"](floats),
     }

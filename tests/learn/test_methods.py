@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnngen.continual.baselines import CwrReplay, Joint, NearestMean, PlainSgd, run_method
+from bnngen.continual.methods import METHODS, MethodSetting, Tuning, run_method
 from bnngen.continual.metrics import history
 from bnngen.continual.stream import NewClasses, new_classes, test_images
 from bnngen.data import Dataset, load
@@ -38,13 +38,14 @@ def final(digits: Dataset) -> dict[str, float]:
     experiences = new_classes(digits, NewClasses(tuple(range(CLASSES)), 5, 1))
     levels = levels_of(experiences[0].images)  # future classes enter no level and no range
     head = HeadInput("pixels", 0.0, float(experiences[0].images.max()), CLASSES)
+    floats = MethodSetting(CLASSES, SIZE, config=CONFIG, tuning=Tuning(bits=32))
     methods = {
         "integer": TwinMethod(head, CONFIG, levels),
-        "float, 1-bit latents": CwrReplay(CLASSES, SIZE, CONFIG, levels),
-        "float, float latents": CwrReplay(CLASSES, SIZE, CONFIG),
-        "sgd": PlainSgd(CLASSES, SIZE, CONFIG),
-        "nearest mean": NearestMean(CLASSES, SIZE),
-        "joint": Joint(CLASSES, iterations=300),
+        "float, 1-bit latents": METHODS["cwr-replay"](replace(floats, levels=levels, tuning=Tuning(bits=1))),
+        "float, float latents": METHODS["cwr-replay"](floats),
+        "sgd": METHODS["naive"](floats),
+        "nearest mean": METHODS["nearest-mean"](floats),
+        "joint": METHODS["joint"](floats),
     }
     test = digits.x_test, digits.y_test
     return {name: run_method(m, experiences, test).accuracy_seen(5) for name, m in methods.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnngen.continual.baselines import Levels, masked
+from bnngen.continual.methods import Levels
+from bnngen.continual.methods.interface import masked
 from bnngen.continual.twin import MORE, Twin
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig
@@ -19,24 +20,24 @@ def levels_of(x: Array) -> Levels:
     below = x < threshold
     low = np.where(below, x, 0).sum(axis=0) / np.maximum(below.sum(axis=0), 1)
     high = np.where(below, 0, x).sum(axis=0) / np.maximum((~below).sum(axis=0), 1)
-    return Levels(threshold, low, high)
+    return Levels.one_bit(threshold, low, high)
 
 
 def pack(x: Array, levels: Levels) -> Array:
     """Return the latents of features [N, D], uint32 [N, ceil(D / 32)]; bit 1 where x is below the threshold."""
     bits = np.zeros((len(x), -(-x.shape[1] // 32) * 32), bool)
-    bits[:, : x.shape[1]] = x < levels.threshold
+    bits[:, : x.shape[1]] = x < levels.thresholds[0]
     return np.packbits(bits, axis=1, bitorder="little").view("<u4")
 
 
 class TwinMethod:
-    """Interface of continual/baselines.py. head: calibrated range of the features; the stream is int16."""
+    """Interface of continual/methods. head: calibrated range of the features; the stream is int16."""
 
     def __init__(self, head: HeadInput, config: LearnConfig, levels: Levels, seed: int = 0) -> None:
         self.levels = levels
         self.scale = max(abs(head.lo), abs(head.hi)) / 32767
-        size = len(levels.threshold)
-        self.stream_levels = np.stack([self.stream(levels.high), self.stream(levels.low)])
+        size = levels.thresholds.shape[1]
+        self.stream_levels = self.stream(levels.values[::-1])
         self.twin = Twin(head, self.scale, (size, -(-size // 32)), config, self._unpack, seed)
 
     def stream(self, x: Array) -> Array:
@@ -56,5 +57,5 @@ class TwinMethod:
 
     def _unpack(self, latents: Array) -> Array:
         bits = np.unpackbits(latents.astype("<u4").view(np.uint8), axis=1, bitorder="little")
-        below = bits[:, : len(self.levels.threshold)].astype(np.int64)
+        below = bits[:, : self.levels.thresholds.shape[1]].astype(np.int64)
         return np.take_along_axis(self.stream_levels, below, axis=0)
