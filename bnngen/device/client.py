@@ -7,8 +7,10 @@ import contextlib
 import struct
 import time
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from types import TracebackType
 from typing import NamedTuple
 
@@ -17,13 +19,15 @@ import numpy as np
 from bnngen.device.transport import DeviceError, DeviceSilent, Transport
 from bnngen.errors import DataError
 
-ABI = 1
+ABI = 2
 MAGIC = b"BN"
 HEADER = struct.Struct("<BbI")
+HELLO = struct.Struct("<8I32sI")
 TIMEOUT_S = 60.0
 TRAINING = 10  # times that: the longest minibatch is a batch through an early cut on a slow core
 LONGEST_ANSWER = 1 << 26
 FRAME_OVERHEAD = 16
+AHEAD_BYTES = 1 << 15  # of answers that may wait in a pipe; Linux gives it 65,536
 # Before the first HELLO nobody knows how long a frame the server may be waiting for; a UART that is not
 # ready yet drops what it is sent. So: again and again, with more zero bytes in front each time.
 HELLO_FLUSHES = (0, 0, 64, 1024, 16384, 262144)
@@ -56,6 +60,9 @@ class Command(IntEnum):
     EXIT = 12
     INFO = 13
     FEATURES = 14
+    CUT = 15
+    ADD_CUT = 16
+    CLASSIFY_CUT = 17
     FAULT = 127
 
 
@@ -70,7 +77,8 @@ class DeviceRefused(DeviceError):
 
 @dataclass(frozen=True)
 class Hello:
-    """What a program says about itself. Bytes and counts; capacity is 0 without a learning part."""
+    """What a program says about itself. Bytes and counts; capacity is 0 without a learning part,
+    cut_bytes without a cut."""
 
     abi: int
     image_bytes: int
@@ -81,6 +89,7 @@ class Hello:
     capacity: int
     state_items: int
     model_hash: str
+    cut_bytes: int
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,44 @@ class DeviceClient:
             raise DeviceRefused(command, status, self.transport.name)
         return answer
 
+    def request_all(self, command: Command, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the answers of many requests of one command, in order.
+
+        On a line that holds back what the other end has not read yet, a pipe, requests go out ahead of the answers, as
+        long as these surely fit the pipe: waiting for each would take most of the time. Raises as `request`.
+        """
+        limit = max(1, AHEAD_BYTES // self._answer_bytes(command)) if self.transport.holds_back else 1
+        waiting = iter(payloads)
+        while group := list(islice(waiting, limit)):
+            yield from self._request_group(command, group)
+
+    def _answer_bytes(self, command: Command) -> int:
+        """Return the longest frame that answers a command."""
+        facts = self.facts
+        payload = {
+            Command.CUT: facts.cut_bytes,
+            Command.FEATURES: 4 * facts.features,
+            Command.LATENT: 4 * facts.latent_words,
+            Command.INFER: 4 * facts.classes,
+        }
+        return FRAME_OVERHEAD + payload.get(command, 4 * facts.capacity)
+
+    def _request_group(self, command: Command, group: list[bytes]) -> list[bytes]:
+        """Send a few requests, then take their answers. The first refusal is raised, when all answers are in."""
+        if self._lost_step:
+            self._resynchronise()
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            self.transport.write(b"".join(encode_frame(command, payload) for payload in group), deadline)
+            answers = [self._receive(command, deadline) for _ in group]
+        except DeviceError:
+            self._lost_step = True
+            raise
+        refused = [status for status, _ in answers if status < 0]
+        if refused:
+            raise DeviceRefused(command, refused[0], self.transport.name)
+        return [answer for _, answer in answers]
+
     def _meet(self) -> Hello:
         """Say hello, until the server, which may be inside a frame that was cut off, answers."""
         for flush in HELLO_FLUSHES:
@@ -191,11 +238,11 @@ class DeviceClient:
 
     def _check_hello(self, status: int, answer: bytes) -> Hello:
         """Return the answer to HELLO as facts. DeviceError: it is not one that this client understands."""
-        if status < 0 or len(answer) != 64:
+        if status < 0 or len(answer) != HELLO.size:
             raise DeviceError("the device speaks another protocol", where=self.transport.name,
                               fix="build and flash again with this bnngen")
-        *numbers, model_hash = struct.unpack("<8I32s", answer)
-        facts = Hello(*numbers, model_hash.decode("ascii", "replace"))
+        *numbers, model_hash, cut_bytes = HELLO.unpack(answer)
+        facts = Hello(*numbers, model_hash.decode("ascii", "replace"), cut_bytes)
         if facts.abi != ABI:
             raise DeviceError(f"the device speaks protocol {facts.abi}, this bnngen speaks {ABI}",
                               where=self.transport.name, fix="build and flash again with this bnngen")
@@ -204,7 +251,7 @@ class DeviceClient:
     def _resynchronise(self) -> None:
         """Fill up whatever frame the server may be waiting for, then wait for the answer to a HELLO."""
         deadline = time.monotonic() + self.timeout_s
-        fill = bytes(self.facts.image_bytes + FRAME_OVERHEAD)
+        fill = bytes(max(self.facts.image_bytes, self.facts.cut_bytes) + FRAME_OVERHEAD)
         self.transport.write(fill + encode_frame(Command.HELLO, b""), deadline)
         while True:
             try:
@@ -244,6 +291,34 @@ class DeviceClient:
         """Return the feature vector that the heads read: stream integers, int8 or int16 [features]."""
         data = self.request(Command.FEATURES, self._image(image))
         return np.frombuffer(data, f"<i{len(data) // self.facts.features}")
+
+    def cuts(self, images: Sequence[np.ndarray]) -> Iterator[bytes]:
+        """Yield the tensor at the cut of each uint8 image [H, W, C], as the bytes of the stream: facts.cut_bytes."""
+        return self.request_all(Command.CUT, (self._image(image) for image in images))
+
+    def all_features(self, images: Sequence[np.ndarray]) -> Iterator[bytes]:
+        """Yield the feature vector of each image, as the bytes of the stream; see `features`."""
+        return self.request_all(Command.FEATURES, (self._image(image) for image in images))
+
+    def add_all(self, labels: Sequence[int], samples: Sequence[np.ndarray], cut: bool = False) -> Iterator[None]:
+        """Offer many labelled images, or with `cut` tensors at the cut, uint8 [facts.cut_bytes]; yields after each."""
+        command, encode = (Command.ADD_CUT, self._cut) if cut else (Command.ADD, self._image)
+        pairs = zip(labels, samples, strict=True)
+        for _ in self.request_all(command, (struct.pack("<I", label) + encode(sample) for label, sample in pairs)):
+            yield
+
+    def classify_all(self, samples: Sequence[np.ndarray], cut: bool = False) -> Iterator[np.ndarray]:
+        """Yield the learned head's scores of many images or tensors at the cut, each as `classify` gives them."""
+        command, encode = (Command.CLASSIFY_CUT, self._cut) if cut else (Command.CLASSIFY, self._image)
+        for answer in self.request_all(command, (encode(sample) for sample in samples)):
+            yield np.frombuffer(answer, "<i4")
+
+    def _cut(self, tensor: np.ndarray) -> bytes:
+        data = np.ascontiguousarray(tensor)
+        if data.nbytes != self.facts.cut_bytes:
+            raise DataError(f"a tensor of {data.nbytes} bytes at the cut", where=self.transport.name,
+                            why=f"the model's has {self.facts.cut_bytes} bytes")
+        return data.tobytes()
 
     def learn_init(self, seed: int) -> None:
         """Forget everything learned; `seed` starts the generator."""

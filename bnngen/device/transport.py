@@ -89,6 +89,7 @@ class Transport:
                  process: Process | None = None) -> None:
         self.name = name
         self.process = process
+        self.holds_back = False  # True: what is written waits until it is read; a UART drops it
         self._read_fd, self._write_fd = fds
         self._owners = list(owners)
         self._pending = b""
@@ -155,7 +156,9 @@ def open_pipe(argv: Sequence[str], name: str) -> Transport:
     """Start a program and talk to its standard input and output."""
     process = Process(argv, pipes=True)
     stdin, stdout = process.popen.stdin, process.popen.stdout
-    return Transport(name, (stdout.fileno(), stdin.fileno()), (stdin, stdout), process)
+    transport = Transport(name, (stdout.fileno(), stdin.fileno()), (stdin, stdout), process)
+    transport.holds_back = True
+    return transport
 
 
 def open_socket(path: Path, name: str, process: Process | None = None) -> Transport:

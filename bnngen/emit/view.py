@@ -80,6 +80,8 @@ class ModelView:
     features: int
     features_type: str
     features_offset: int
+    cut_bytes: int
+    cut_offset: int
     has_latent: bool
     is_float: bool
     headers: tuple[str, ...]
@@ -93,6 +95,7 @@ def model_view(program: Program, plan: Plan, target: str) -> ModelView:
     """Format a planned program for the templates."""
     symbols = _instance_symbols(program)
     features = program.values[program.features]
+    cut = program.values[program.cut] if program.cut else None
     numbers = {id(call): number for number, call in enumerate(program.inference())}
     segments = {
         name: tuple(_step(program, plan, call, symbols, numbers.get(id(call), -1)) for call in calls)
@@ -119,6 +122,8 @@ def model_view(program: Program, plan: Plan, target: str) -> ModelView:
         features=_size(features.shape),
         features_type=TYPE_MACRO[TYPE_CODE[features.dtype]],
         features_offset=plan.offset(features.buffer),
+        cut_bytes=cut.bytes if cut else 0,
+        cut_offset=plan.offset(cut.buffer) if cut else 0,
         has_latent=program.cut is not None,
         is_float=program.is_float,
         headers=tuple(sorted(headers)),

@@ -75,7 +75,8 @@ uint32_t bnn_frame_args_bytes(uint8_t command)
 {
     switch (command) {
     case BNN_CMD_LEARN_INIT: return 8;
-    case BNN_CMD_ADD: return 4;
+    case BNN_CMD_ADD:
+    case BNN_CMD_ADD_CUT: return 4;
     case BNN_CMD_STEP: return 4;
     case BNN_CMD_READ: return 12;
     default: return 0;
@@ -89,13 +90,32 @@ uint32_t bnn_frame_image_bytes(const bnn_server *self, uint8_t command)
     case BNN_CMD_TRACE:
     case BNN_CMD_LATENT:
     case BNN_CMD_FEATURES:
+    case BNN_CMD_CUT:
     case BNN_CMD_ADD:
     case BNN_CMD_CLASSIFY: return self->facts->image_bytes;
+    case BNN_CMD_ADD_CUT:
+    case BNN_CMD_CLASSIFY_CUT: return self->facts->cut_bytes;
     default: return 0;
     }
 }
 
-/* Read the payload: arguments, then the image, then nowhere; the checksum goes over all of it. */
+/* Where the part behind the arguments lands: an image in its buffer, a cut tensor in the arena, where it belongs.
+ * Nothing in those places outlives a command, so that a frame which proves broken has spoilt nothing. */
+static uint8_t *landing_place(const bnn_server *self)
+{
+    return self->command == BNN_CMD_ADD_CUT || self->command == BNN_CMD_CLASSIFY_CUT ? self->cut : self->image;
+}
+
+/* The longest payload of any command. */
+static uint32_t longest_payload(const bnn_server *self)
+{
+    const bnn_server_facts *facts = self->facts;
+    uint32_t longest = (facts->cut_bytes > facts->image_bytes ? facts->cut_bytes : facts->image_bytes) + 4;
+
+    return longest > sizeof self->args ? longest : (uint32_t)sizeof self->args;
+}
+
+/* Read the payload: arguments, then the image or cut tensor, then nowhere; the checksum goes over all of it. */
 static int read_payload(bnn_server *self, uint32_t *crc)
 {
     uint32_t place = 0, args = bnn_frame_args_bytes(self->command), image = bnn_frame_image_bytes(self, self->command);
@@ -110,7 +130,7 @@ static int read_payload(bnn_server *self, uint32_t *crc)
             to = self->args + place;
             room = args - place;
         } else if (place - args < image) {
-            to = self->image + (place - args);
+            to = landing_place(self) + (place - args);
             room = image - (place - args);
         }
         if (room > left) {
@@ -131,7 +151,7 @@ static int read_payload(bnn_server *self, uint32_t *crc)
 int bnn_frame_read(bnn_server *self)
 {
     uint8_t header[HEADER_BYTES], trailer[4];
-    uint32_t i, crc, longest = self->facts->image_bytes + 4;
+    uint32_t i, crc;
     int end = find_start(self);
 
     for (i = 0; end == 0 && i < HEADER_BYTES; i++) {
@@ -142,10 +162,7 @@ int bnn_frame_read(bnn_server *self)
     }
     self->command = header[0];
     self->length = bnn_get_u32(header + 2);
-    if (longest < sizeof self->args) {
-        longest = sizeof self->args;
-    }
-    if (header[1] != 0 || self->length > longest) {
+    if (header[1] != 0 || self->length > longest_payload(self)) {
         /* Look again at these bytes. The queue is empty here: it never holds more than one header, of which
          * 'B' 'N' took two bytes and this header the rest. */
         for (i = 0; i < HEADER_BYTES; i++) {

@@ -9,7 +9,7 @@
  * dropped; 1: the stream has ended; -1: it is broken. */
 int bnn_frame_read(bnn_server *self);
 
-/* Bytes of arguments, and of an image behind them, that a command's payload consists of. */
+/* Bytes of arguments, and of an image or a cut tensor behind them, that a command's payload consists of. */
 uint32_t bnn_frame_args_bytes(uint8_t command);
 uint32_t bnn_frame_image_bytes(const bnn_server *self, uint8_t command);
 

@@ -34,7 +34,7 @@ static void hello(bnn_server *self)
 {
     const bnn_server_facts *facts = self->facts;
 
-    bnn_frame_begin(self, 0, 8 * 4 + 32);
+    bnn_frame_begin(self, 0, 9 * 4 + 32);
     bnn_frame_send_u32(self, BNN_SERVER_ABI);
     bnn_frame_send_u32(self, facts->image_bytes);
     bnn_frame_send_u32(self, facts->classes);
@@ -44,6 +44,7 @@ static void hello(bnn_server *self)
     bnn_frame_send_u32(self, facts->capacity);
     bnn_frame_send_u32(self, facts->state_items);
     bnn_frame_send(self, facts->hash, 32);
+    bnn_frame_send_u32(self, facts->cut_bytes);
     bnn_frame_end(self);
 }
 
@@ -101,6 +102,18 @@ static void latent(bnn_server *self)
     bnn_frame_end(self);
 }
 
+static void cut(bnn_server *self)
+{
+    if (self->ops->cut == NULL) {
+        answer_status(self, BNN_E_COMMAND);
+        return;
+    }
+    self->ops->cut(self->user, self->image);
+    bnn_frame_begin(self, 0, self->facts->cut_bytes);
+    bnn_frame_send(self, self->cut, self->facts->cut_bytes);
+    bnn_frame_end(self);
+}
+
 static void features(bnn_server *self)
 {
     const void *data = self->ops->features(self->user, self->image);
@@ -138,9 +151,11 @@ static void step(bnn_server *self)
     bnn_frame_end(self);
 }
 
+/* From the image, or from the tensor at the cut. */
 static void classify(bnn_server *self)
 {
-    int status = self->ops->classify(self->user, self->image, self->scores);
+    int status = self->command == BNN_CMD_CLASSIFY ? self->ops->classify(self->user, self->image, self->scores)
+                                                   : self->ops->classify_cut(self->user, self->scores);
 
     if (status < 0) {
         answer_status(self, status);
@@ -201,7 +216,9 @@ static void learn(bnn_server *self)
     case BNN_CMD_ADD: answer_status(self, ops->add(self->user, bnn_get_u32(self->args), self->image)); break;
     case BNN_CMD_STEP: step(self); break;
     case BNN_CMD_END: answer_status(self, ops->end(self->user)); break;
-    case BNN_CMD_CLASSIFY: classify(self); break;
+    case BNN_CMD_ADD_CUT: answer_status(self, ops->add_cut(self->user, bnn_get_u32(self->args))); break;
+    case BNN_CMD_CLASSIFY:
+    case BNN_CMD_CLASSIFY_CUT: classify(self); break;
     case BNN_CMD_STATE: state(self); break;
     default: read_item(self); break;
     }
@@ -209,7 +226,7 @@ static void learn(bnn_server *self)
 
 static void act(bnn_server *self)
 {
-    if (self->command > BNN_CMD_FEATURES) {
+    if (self->command > BNN_CMD_CLASSIFY_CUT) {
         answer_status(self, BNN_E_COMMAND);
         return;
     }
@@ -225,6 +242,7 @@ static void act(bnn_server *self)
     case BNN_CMD_EXIT: answer_status(self, 0); break;
     case BNN_CMD_INFO: info(self); break;
     case BNN_CMD_FEATURES: features(self); break;
+    case BNN_CMD_CUT: cut(self); break;
     default: learn(self); break;
     }
 }

@@ -208,3 +208,35 @@ def function_at(program, address: int) -> str:
             if symbol["st_info"]["type"] == "STT_FUNC" and start <= address < start + symbol["st_size"]:
                 return symbol.name
     return ""
+
+
+def test_cut_tensors_stand_for_images(built):
+    """CUT, ADD_CUT and CLASSIFY_CUT in one pipeline leave the state and the scores that images leave."""
+    images, labels = project.images(8, 4), [0, 1, 2, 0, 1, 2, 0, 1]
+    found = []
+    for cut in (False, True):
+        with connect(built("host")) as device:
+            assert device.facts.cut_bytes == 8
+            samples = [np.frombuffer(c, np.uint8) for c in device.cuts(images)] if cut else images
+            assert not cut or np.array_equal(samples[3].view(np.int8), project.features(images[3]))
+            device.learn_init(3)
+            device.begin()
+            assert sum(1 for _ in device.add_all(labels, samples, cut)) == 8
+            device.step(100)
+            device.end()
+            scores = np.stack(list(device.classify_all([samples[i % 8] for i in range(5000)], cut)))
+            found.append((device.state(), scores))
+    assert found[0][0] == found[1][0]
+    assert np.array_equal(found[0][1], found[1][1])
+
+
+def test_a_refusal_in_a_pipeline_leaves_the_line_usable(built):
+    with connect(built("host")) as device:
+        device.learn_init(0)
+        device.begin()
+        with pytest.raises(DeviceRefused) as refused:
+            list(device.add_all([0, 9, 1], np.zeros((3, 8), np.uint8), cut=True))
+        assert refused.value.status == -3
+        assert device.step(10) == (2, False)
+        with pytest.raises(DataError):
+            list(device.classify_all(np.zeros((1, 7), np.uint8), cut=True))

@@ -64,7 +64,7 @@ def noise(rng: random.Random) -> bytes:
 
 def broken(rng: random.Random) -> bytes:
     """A frame with something wrong: cut off, a flipped bit, a wrong length, a wrong sum."""
-    command = rng.choice([c for c in range(16) if c != Command.EXIT])  # a lucky one would end the test
+    command = rng.choice([c for c in range(20) if c != Command.EXIT])  # a lucky one would end the test
     frame = bytearray(encode_frame(command, rng.randbytes(rng.choice([0, 4, 8, 12, 48, 52]))))
     kind = rng.randrange(4)
     if kind == 0:
@@ -113,11 +113,15 @@ def test_a_frame_with_a_wrong_sum_has_no_effect_and_no_answer(line):
 
 
 REFUSED = [
-    ("unknown", 15, b"", -6), ("short", Command.INFER, bytes(47), -1), ("long", Command.HELLO, b"x", -1),
+    ("unknown", 100, b"", -6), ("short", Command.INFER, bytes(47), -1), ("long", Command.HELLO, b"x", -1),
     ("no LEARN_INIT", Command.BEGIN, b"", -4), ("no LEARN_INIT", Command.STATE, b"", -4),
+    ("no LEARN_INIT", Command.CLASSIFY_CUT, bytes(8), -4), ("an image", Command.CLASSIFY_CUT, bytes(48), -1),
+    ("short", Command.ADD_CUT, bytes(8), -1), ("a cut tensor", Command.CUT, bytes(8), -1),
 ]  # fmt: skip
 REFUSED_LATER = [
     ("label", Command.ADD, struct.pack("<I", 4) + bytes(48), -3), ("not open", Command.END, b"", -4),
+    ("label", Command.ADD_CUT, struct.pack("<I", 4) + bytes(8), -3),
+    ("not open", Command.ADD_CUT, bytes(12), -4),
     ("no steps", Command.STEP, bytes(4), -5), ("item", Command.READ, struct.pack("<3I", 3, 0, 0), -5),
     ("past the end", Command.READ, struct.pack("<3I", 0, 4, 5), -5),
     ("wraps around", Command.READ, struct.pack("<3I", 0, 8, 0xFFFFFFFC), -5),

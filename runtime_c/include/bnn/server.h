@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define BNN_SERVER_ABI 1u
+#define BNN_SERVER_ABI 2u
 
 enum {
     BNN_CMD_HELLO = 0,
@@ -32,6 +32,9 @@ enum {
     BNN_CMD_EXIT = 12,
     BNN_CMD_INFO = 13,
     BNN_CMD_FEATURES = 14,
+    BNN_CMD_CUT = 15,
+    BNN_CMD_ADD_CUT = 16,
+    BNN_CMD_CLASSIFY_CUT = 17,
     BNN_CMD_FAULT = 127 /* never asked for: what a program says before it stops */
 };
 
@@ -39,6 +42,7 @@ enum {
 typedef struct {
     uint32_t image_bytes, classes, steps, latent_words, features, feature_bytes, capacity, state_items;
     const char *hash; /* 32 characters */
+    uint32_t cut_bytes; /* of the tensor at the cut; 0: the model has none */
 } bnn_server_facts;
 
 /* The model's functions. `user` is bnn_server.user; int is a bnn_status, passed on to the client. A null
@@ -58,6 +62,9 @@ typedef struct {
     int (*end)(void *user);
     int (*classify)(void *user, const uint8_t *image, int32_t *scores);
     const void *(*state_item)(void *user, uint32_t index, uint32_t *bytes);
+    void (*cut)(void *user, const uint8_t *image); /* leaves the tensor at the cut in bnn_server.cut; null: no cut */
+    int (*add_cut)(void *user, uint32_t label);    /* as add and classify, from what stands in bnn_server.cut */
+    int (*classify_cut)(void *user, int32_t *scores);
 } bnn_server_ops;
 
 typedef struct {
@@ -67,6 +74,7 @@ typedef struct {
     uint8_t *image;   /* [facts.image_bytes] */
     int32_t *scores;  /* [max(facts.classes, facts.capacity)] */
     uint32_t *latent; /* [facts.latent_words]; may be null without a cut */
+    uint8_t *cut;     /* [facts.cut_bytes]: the tensor's own place in the arena, free between commands; or null */
 
     /* The rest is the server's own; zero at the start. */
     uint8_t command;

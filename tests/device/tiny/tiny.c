@@ -126,3 +126,8 @@ const void *bnn_tiny_features(const bnn_tiny *self)
 {
     return self->arena;
 }
+
+void *bnn_tiny_cut(const bnn_tiny *self)
+{
+    return self->arena;
+}

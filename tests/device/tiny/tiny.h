@@ -10,6 +10,7 @@
 #define BNN_TINY_CLASSES 3
 #define BNN_TINY_STEPS 2
 #define BNN_TINY_LATENT_WORDS 1
+#define BNN_TINY_CUT_BYTES 8
 #define BNN_TINY_FEATURES 8
 #define BNN_TINY_FEATURES_TYPE 1 /* int8 */
 #define BNN_TINY_HASH "0123456789abcdef0123456789abcdef"
@@ -34,5 +35,6 @@ void bnn_tiny_infer(bnn_tiny *self, const uint8_t *image, int32_t *scores);
 void bnn_tiny_pack(bnn_tiny *self, uint32_t *latent);
 void bnn_tiny_unpack(bnn_tiny *self, const uint32_t *latent);
 const void *bnn_tiny_features(const bnn_tiny *self);
+void *bnn_tiny_cut(const bnn_tiny *self);
 
 #endif

@@ -26,6 +26,12 @@ bnn_status bnn_tiny_learn_begin(bnn_tiny_learn *self)
 
 bnn_status bnn_tiny_learn_add(bnn_tiny_learn *self, const uint8_t *image, uint32_t label)
 {
+    bnn_tiny_front(self->model, image);
+    return bnn_tiny_learn_add_cut(self, label);
+}
+
+bnn_status bnn_tiny_learn_add_cut(bnn_tiny_learn *self, uint32_t label)
+{
     bnn_learner *s = &self->learner;
 
     if (label >= BNN_TINY_CAPACITY) {
@@ -34,7 +40,6 @@ bnn_status bnn_tiny_learn_add(bnn_tiny_learn *self, const uint8_t *image, uint32
     if (!s->open || s->buffered == BNN_TINY_BUFFER) {
         return BNN_E_STATE;
     }
-    bnn_tiny_front(self->model, image);
     bnn_tiny_pack(self->model, &s->latents[s->buffered]);
     s->labels[s->buffered++] = label;
     return BNN_OK;
@@ -72,11 +77,16 @@ bnn_status bnn_tiny_learn_end(bnn_tiny_learn *self)
 
 bnn_status bnn_tiny_learn_scores(bnn_tiny_learn *self, const uint8_t *image, int32_t *scores)
 {
+    bnn_tiny_front(self->model, image);
+    return bnn_tiny_learn_scores_cut(self, scores);
+}
+
+bnn_status bnn_tiny_learn_scores_cut(bnn_tiny_learn *self, int32_t *scores)
+{
     const bnn_learner *s = &self->learner;
     const int8_t *features = (const int8_t *)bnn_tiny_features(self->model);
     uint32_t c, f;
 
-    bnn_tiny_front(self->model, image);
     for (c = 0; c < BNN_TINY_CAPACITY; c++) {
         scores[c] = s->counts[c] == 0 ? INT32_MIN : 0;
         for (f = 0; s->counts[c] > 0 && f < BNN_TINY_FEATURES; f++) {

@@ -33,6 +33,8 @@ bnn_status bnn_tiny_learn_add(bnn_tiny_learn *self, const uint8_t *image, uint32
 bnn_status bnn_tiny_learn_step(bnn_tiny_learn *self);
 bnn_status bnn_tiny_learn_end(bnn_tiny_learn *self);
 bnn_status bnn_tiny_learn_scores(bnn_tiny_learn *self, const uint8_t *image, int32_t *scores);
+bnn_status bnn_tiny_learn_add_cut(bnn_tiny_learn *self, uint32_t label);
+bnn_status bnn_tiny_learn_scores_cut(bnn_tiny_learn *self, int32_t *scores);
 void bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_ITEMS]);
 
 #endif

@@ -156,3 +156,8 @@ void bnn_small_unpack(bnn_small *self, const uint32_t *latent)
     /* unpack: unpack [4,4,2] bits -> s8 */
     k7_unpack_ref(latent, bnn_small_unpack_low, bnn_small_unpack_high, a + 336);
 }
+
+void *bnn_small_cut(const bnn_small *self)
+{
+    return self->arena + 336;
+}

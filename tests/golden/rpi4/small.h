@@ -23,6 +23,8 @@ extern "C" {
 #define BNN_SMALL_STEPS 7
 /* 32-bit words of a latent; 0: the model has no cut. */
 #define BNN_SMALL_LATENT_WORDS 16
+/* Bytes of the tensor at the cut; 0: the model has no cut. */
+#define BNN_SMALL_CUT_BYTES 32
 /* Elements of the feature tensor, and their type. */
 #define BNN_SMALL_FEATURES 2
 #define BNN_SMALL_FEATURES_TYPE BNN_S8
@@ -54,6 +56,10 @@ const void *bnn_small_features(const bnn_small *self);
  * latent: BNN_SMALL_LATENT_WORDS words. */
 void bnn_small_pack(bnn_small *self, uint32_t *latent);
 void bnn_small_unpack(bnn_small *self, const uint32_t *latent);
+
+/* The tensor at the cut, BNN_SMALL_CUT_BYTES bytes in the arena: valid after front, until tail. What is written
+ * there is what pack and tail read. */
+void *bnn_small_cut(const bnn_small *self);
 
 #ifdef __cplusplus
 }
