@@ -18,14 +18,14 @@ from bnngen.device.compile import BuildResult, build_project
 from bnngen.device.doctor import examine
 from bnngen.device.size import ProgramSize, check_budget, measure_size
 from bnngen.errors import UsageError
-from bnngen.lower.learning import POLICIES, LearnConfig
+from bnngen.lower.learning import HEADS, POLICIES, LearnConfig
 from bnngen.pipeline import BuildOptions, Compiled, compile_model, project_folder, write_project
 from bnngen.targets import Target, load_target, target_names
 
 BUILD_DIR = Path("build")
 MADE_FROM = "model.sha256"  # in a finished project: checksum of the ONNX file that it was generated from
 LEARN_OPTIONS = {  # field of LearnConfig -> the option that sets it
-    "replay": "replay", "buffer": "buffer", "policy": "policy", "batch": "learn_batch",
+    "head": "head", "replay": "replay", "buffer": "buffer", "policy": "policy", "batch": "learn_batch",
     "new_per_batch": "new_per_batch", "epochs": "learn_epochs", "lr": "learn_rate", "q_f": "q_f", "q_b": "q_b",
 }  # fmt: skip
 ACTIVATIONS = {"int8": 8, "int16": 16, "float32": None}
@@ -37,11 +37,14 @@ OPTIONS = (
                  "tells whether accuracy is lost in the integers.  [default: int16]"),
     click.option("--activation-bits", type=click.Choice(["8", "16"]),
                  help="The same by the bits of an integer: 8 is int8, 16 is int16."),
+    click.option("--head", type=click.Choice(list(HEADS)), default=LearnConfig.head, show_default=True,
+                 help="Learning: what is learned. cwr: CWR*; cwr+: without its counts of samples; sgd: without "
+                 "consolidation."),
     click.option("--replay", type=int, default=LearnConfig.replay, show_default=True,
-                 help="Learning: slots of the 1-bit replay memory."),
+                 help="Learning: slots of the 1-bit replay memory; 0: none."),
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
                  help="Learning: slots for new latents of one experience."),
-    click.option("--policy", type=click.Choice(POLICIES), default=LearnConfig.policy, show_default=True,
+    click.option("--policy", type=click.Choice(list(POLICIES)), default=LearnConfig.policy, show_default=True,
                  help="Learning: which samples the replay memory keeps; balanced: as many of each class."),
     click.option("--learn-batch", type=click.IntRange(1, 256), default=LearnConfig.batch, show_default=True,
                  help="Learning: samples of a minibatch."),

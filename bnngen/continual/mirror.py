@@ -20,8 +20,6 @@ from bnngen.lower.learning import LearnConfig
 from bnngen.passes.latent import latent_ops
 
 Array = np.ndarray
-ITEMS = ("state", "past", "cur", "seen", "cw", "tw", "replay labels", "replay latents", "buffer labels",
-         "buffer latents", "order")  # fmt: skip
 
 
 class Client(Protocol):
@@ -141,7 +139,7 @@ class TwinMirror:
     def _compare(self, call: str) -> None:
         want = [zlib.crc32(item) for item in self.twin.items()]
         got = self.client.state()
-        wrong = [name for name, a, b in zip(ITEMS, want, got, strict=True) if a != b]
+        wrong = [name for name, a, b in zip(self.twin.names, want, got, strict=True) if a != b]
         if wrong:
             raise BnngenError(
                 f"after {call} the learned state differs from the NumPy twin's: {', '.join(wrong)}",

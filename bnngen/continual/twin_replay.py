@@ -44,8 +44,28 @@ class TwinMemory:
         self.seen = np.zeros(capacity, np.int64)
         self.filled = 0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the state items; a memory without slots has none."""
+        return ("replay labels", "replay latents") if self.slots else ()
+
+    def items(self) -> list[bytes]:
+        """Return the state items as bytes."""
+        return [self.labels.astype("<u2").tobytes(), self.latents.astype("<u4").tobytes()] if self.slots else []
+
+    def forget(self, label: int) -> None:
+        """All members of the class leave, from the last slot down; the last filled slot moves into each gap."""
+        if not self.slots:
+            return
+        for slot in self._members(label)[::-1]:
+            self.filled -= 1
+            self._move(self.filled, slot)
+        self.seen[label] = 0
+
     def refill(self, latents: Array, labels: Array, experiences: int) -> None:
         """Offer all samples of the experience that ends, after `experiences` earlier ones."""
+        if not self.slots:
+            return
         if self.policy == "balanced":
             for latent, label in zip(latents, labels, strict=True):
                 self._put_balanced(latent, int(label))

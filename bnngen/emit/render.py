@@ -14,7 +14,7 @@ from bnngen import __version__, resources
 from bnngen.emit.make import make_view
 from bnngen.emit.view import RUNTIME_ABI, ModelView, model_view, title
 from bnngen.lower.learning import LearningProgram
-from bnngen.lower.learning_view import LEARN_TEMPLATES, learn_view
+from bnngen.lower.learning.view import LEARN_TEMPLATES, learn_view
 from bnngen.lower.program import Program, value_bytes
 from bnngen.plan import Plan
 from bnngen.targets import Target

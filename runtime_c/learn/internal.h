@@ -5,48 +5,33 @@
 
 #include "bnn/learn.h"
 
-/* ---- head.c: forward, gradient, update, consolidation -------------------------------------------- */
+static inline void bnn_learn_clear(void *memory, size_t bytes)
+{
+    uint8_t *const byte = (uint8_t *)memory;
+    for (size_t i = 0; i < bytes; i++) {
+        byte[i] = 0;
+    }
+}
 
-/* memory.wq = forward operand of `weights`; returns max|weights|, the R of the softmax constant. */
-int32_t bnn_head_load(const bnn_learner *self, const int16_t *weights);
+/* past += cur, up to 2^31 - 1. */
+void bnn_learner_count_past(bnn_learner *self);
 
-/* memory.x = operand of a feature vector, then out[c] = sum of memory.x * memory.wq[c]. */
-void bnn_head_forward(const bnn_learner *self, const void *stream, int32_t *out);
+/* ---- minibatch.c ---------------------------------------------------------------------------------- */
 
-/* One sample's part of the step: memory.acc becomes the logit gradient and memory.dw gains x * gradient. */
-void bnn_head_backward(const bnn_learner *self, int32_t r, uint32_t label);
+/* Order of the buffer and length of the experience; `old_classes`: how many the replay memory stands for. */
+void bnn_minibatch_prepare(bnn_learner *self, uint32_t new_classes, uint32_t old_classes);
 
-/* Apply memory.dw to tw and choose its new exponent. */
-void bnn_head_update(bnn_learner *self);
+/* `step` of a gradient head: one minibatch of new and replayed samples through load, learn, update. */
+bnn_status bnn_minibatch_step(bnn_learner *self);
 
-/* tw = rows of cw for the classes with cur > 0, 0 elsewhere. */
-void bnn_head_prepare(bnn_learner *self);
+/* ---- operands.c ----------------------------------------------------------------------------------- */
 
-/* cw = weighted mean of cw and tw for the classes with cur > 0; past += cur. */
-void bnn_head_consolidate(bnn_learner *self);
+/* x[d] = operand of the feature vector's value d (docs/numerics.md, 5.1). */
+void bnn_operands(const bnn_learn_config *config, const void *stream, int16_t *x);
 
 /* ---- softmax.c ------------------------------------------------------------------------------------ */
 
 /* acc[c] -> (softmax - onehot) as the q_b gradient, in place. r and e: largest weight and exponent of tw. */
 void bnn_softmax_gradient(const bnn_learn_config *config, int32_t r, int32_t e, uint32_t label, int32_t *acc);
-
-/* ---- replay.c ------------------------------------------------------------------------------------- */
-
-/* One refill of the memory: `left` samples still to be offered, `take` of them to be taken (random policy),
- * slots below `old` still hold members from before. */
-typedef struct {
-    uint32_t left;
-    uint32_t take;
-    uint32_t old;
-} bnn_replay_refill;
-
-bnn_replay_refill bnn_replay_begin(const bnn_learner *self, uint32_t offered);
-void bnn_replay_put(bnn_learner *self, bnn_replay_refill *refill, const uint32_t *latent, uint32_t label);
-
-/* Slot of a member drawn with replacement; the memory must not be empty. */
-uint32_t bnn_replay_draw(bnn_learner *self);
-
-/* Copy `words` words of a latent. */
-void bnn_latent_copy(uint32_t *to, const uint32_t *from, uint32_t words);
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "bnn/learn.h"
 
-enum { OP_BEGIN = 1, OP_ADD, OP_STEP, OP_END, OP_ABANDON, OP_SCORES };
+enum { OP_BEGIN = 1, OP_ADD, OP_STEP, OP_END, OP_ABANDON, OP_SCORES, OP_FORGET };
 
 typedef struct {
     const uint8_t *at, *end;
@@ -46,8 +46,8 @@ static void report(harness *h, uint32_t op, int status)
     bnn_learn_item items[BNN_LEARN_ITEMS];
     hex(to, op);
     hex(to += 9, (uint32_t)status);
-    bnn_learner_items(&h->learner, items);
-    for (int i = 0; i < BNN_LEARN_ITEMS; i++) {
+    const uint32_t count = bnn_learner_items(&h->learner, items);
+    for (uint32_t i = 0; i < count; i++) {
         hex(to += 9, bnn_crc32(0, items[i].data, items[i].bytes));
     }
     if (op == OP_SCORES) {
@@ -70,15 +70,15 @@ static bnn_learn_memory make_memory(const bnn_learn_config *c)
     m.past = (uint32_t *)platform_alloc(c->capacity * 4u);
     m.cur = (uint32_t *)platform_alloc(c->capacity * 4u);
     m.seen = (uint32_t *)platform_alloc(c->capacity * 4u);
-    m.cw = (int16_t *)platform_alloc(weights * 2u);
-    m.tw = (int16_t *)platform_alloc(weights * 2u);
+    m.cw = platform_alloc(weights * 2u);
+    m.tw = platform_alloc(weights * 2u);
     m.replay_labels = (uint16_t *)platform_alloc(c->replay_slots * 2u);
     m.replay_latents = (uint32_t *)platform_alloc((size_t)c->replay_slots * c->latent_words * 4u);
     m.buffer_labels = (uint16_t *)platform_alloc(c->buffer_slots * 2u);
     m.buffer_latents = (uint32_t *)platform_alloc((size_t)c->buffer_slots * c->latent_words * 4u);
     m.order = (uint16_t *)platform_alloc(c->buffer_slots * 2u);
-    m.dw = (int32_t *)platform_alloc(weights * 4u);
-    m.wq = (int8_t *)platform_alloc(weights);
+    m.dw = platform_alloc(weights * 4u);
+    m.wq = platform_alloc(weights);
     m.x = (int16_t *)platform_alloc(c->features * 2u);
     m.acc = (int32_t *)platform_alloc(c->capacity * 4u);
     return m;
@@ -88,6 +88,7 @@ static void setup(harness *h)
 {
     uint64_t seed;
     bnn_learn_memory memory;
+    bnn_learn_parts parts;
     take(h, &h->config, sizeof h->config); /* all fields are 32 bits wide */
     take(h, &seed, sizeof seed);
     h->rows = word(h);
@@ -96,7 +97,11 @@ static void setup(harness *h)
     h->at += (h->rows * h->row_bytes + 3u) / 4u * 4u;
     h->scores = (int32_t *)platform_alloc(h->config.capacity * 4u);
     memory = make_memory(&h->config);
-    bnn_learner_init(&h->learner, &h->config, &memory, features, h, seed);
+    parts.head = &bnn_head_cwr16;
+    parts.replay = h->config.replay_slots != 0 ? &bnn_replay_stored : NULL;
+    parts.features = features;
+    parts.user = h;
+    bnn_learner_init(&h->learner, &h->config, &parts, &memory, seed);
 }
 
 static int run_op(harness *h, uint32_t op)
@@ -105,11 +110,14 @@ static int run_op(harness *h, uint32_t op)
         const uint32_t label = word(h);
         const uint32_t *const latent = (const uint32_t *)(const void *)h->at;
         h->at += (size_t)h->config.latent_words * 4u;
-        return bnn_learner_add(&h->learner, latent, label);
+        return bnn_learner_add(&h->learner, latent, NULL, label);
     }
     if (op == OP_SCORES) {
         bnn_learner_scores(&h->learner, h->table + word(h) * h->row_bytes, h->scores);
         return BNN_OK;
+    }
+    if (op == OP_FORGET) {
+        return bnn_learner_forget(&h->learner, word(h));
     }
     return op == OP_BEGIN ? bnn_learner_begin(&h->learner)
            : op == OP_STEP ? bnn_learner_step(&h->learner)
@@ -125,7 +133,7 @@ int harness_run(const uint8_t *script, size_t bytes)
     setup(&h);
     while (h.at < h.end) {
         const uint32_t op = word(&h);
-        if (op < OP_BEGIN || op > OP_SCORES) {
+        if (op < OP_BEGIN || op > OP_FORGET) {
             return 1;
         }
         report(&h, op, run_op(&h, op));

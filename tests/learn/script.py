@@ -15,7 +15,7 @@ import numpy as np
 from bnngen.continual.twin import Twin
 from bnngen.ir import S8, S16, Graph, HeadInput, Latent, ModelMeta, Tensor
 from bnngen.lower.learning import LearnConfig, learning_constants
-from bnngen.lower.learning_view import learn_view
+from bnngen.lower.learning.view import learn_view
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtime_c"
@@ -30,7 +30,7 @@ WARNINGS = [
     "-Wstrict-prototypes",
     "-Werror",
 ]
-OPS = {"begin": 1, "add": 2, "step": 3, "end": 4, "abandon": 5, "scores": 6}
+OPS = {"begin": 1, "add": 2, "step": 3, "end": 4, "abandon": 5, "scores": 6, "forget": 7}
 Call = tuple[str, int, tuple[int, ...]]  # name; label, or row to score; latent
 
 
@@ -81,7 +81,7 @@ class Case:
         table = self.table.tobytes()
         parts.append(table + bytes(-len(table) % 4))
         for name, value, latent in calls:
-            words = (OPS[name], *((value,) if name in ("add", "scores") else ()), *latent)
+            words = (OPS[name], *((value,) if name in ("add", "scores", "forget") else ()), *latent)
             parts.append(struct.pack(f"<{len(words)}I", *words))
         return b"".join(parts)
 
@@ -98,6 +98,8 @@ def twin_lines(case: Case, calls: Sequence[Call]) -> list[str]:
         extra = []
         if name == "add":
             status = twin.add(np.array(latent, np.uint32), value)
+        elif name == "forget":
+            status = twin.forget(value)
         elif name == "scores":
             status, extra = 0, [zlib.crc32(twin.scores(case.table[value : value + 1]).tobytes())]
         else:

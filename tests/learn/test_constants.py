@@ -14,7 +14,7 @@ from bnngen.continual.twin_constants import twin_constants
 from bnngen.errors import ModelError, UsageError
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig, learn_buffers, learning_constants
-from bnngen.lower.learning_view import learn_view
+from bnngen.lower.learning.view import learn_view
 from tests.learn.script import Case
 
 SAME = ("x_mult", "x_shift", "t_mult", "t_shift", "u_mult", "u_shift", "e_min", "e_max")
@@ -39,9 +39,10 @@ def test_both_derivations_agree(lo, hi, scale, lr, batch, q_f, q_b):
     config = LearnConfig(lr=lr, batch=batch, q_f=q_f, q_b=q_b)
     program = learning_constants(case_of(head, scale, config).graph, config)
     twin = twin_constants(head, scale, (q_f, q_b), (lr, batch))
-    assert [getattr(program, name) for name in SAME] == [getattr(twin, name) for name in SAME]
-    assert (program.x_lo, program.x_hi) == (-twin.zero, twin.p - twin.zero)
-    assert (program.p_max, program.w_max, program.g_max) == (twin.p, twin.f, twin.l)
+    constants = program.settings
+    assert [constants[name] for name in SAME] == [getattr(twin, name) for name in SAME]
+    assert (constants["x_lo"], constants["x_hi"]) == (-twin.zero, twin.p - twin.zero)
+    assert (constants["p_max"], constants["w_max"], constants["g_max"]) == (twin.p, twin.f, twin.l)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +58,11 @@ def test_both_derivations_agree(lo, hi, scale, lr, batch, q_f, q_b):
 def test_operand_range_contains_zero(lo, hi, codes):
     config = LearnConfig()
     program = learning_constants(case_of(HeadInput("features", lo, hi, 5), 0.001, config).graph, config)
-    assert (program.x_lo, program.x_hi) == codes
+    assert (program.settings["x_lo"], program.settings["x_hi"]) == codes
 
 
 @pytest.mark.parametrize(("change", "option"), [
-    ({"replay": 0}, "--replay"), ({"replay": 65536}, "--replay"), ({"buffer": 0}, "--buffer"),
+    ({"replay": -1}, "--replay"), ({"replay": 65536}, "--replay"), ({"buffer": 0}, "--buffer"),
     ({"buffer": -1}, "--buffer"), ({"batch": 0}, "--learn-batch"), ({"batch": 257}, "--learn-batch"),
     ({"new_per_batch": 65}, "--new-per-batch"), ({"new_per_batch": -1}, "--new-per-batch"),
     ({"capacity": 1}, "--capacity"), ({"capacity": 16385}, "--capacity"),
@@ -69,7 +70,7 @@ def test_operand_range_contains_zero(lo, hi, codes):
     ({"q_b": 12}, "--q-b"), ({"epochs": 0}, "--learn-epochs"), ({"lr": 0.0}, "--learn-rate"),
     ({"lr": -1.0}, "--learn-rate"), ({"q_f": 10**9}, "--q-f"),
     ({"lr": float("inf")}, "--learn-rate"), ({"lr": float("nan")}, "--learn-rate"), ({"lr": 1e-30}, "--learn-rate"),
-    ({"policy": "newest"}, "--policy"),
+    ({"policy": "newest"}, "--policy"), ({"head": "tail"}, "--head"),
 ], ids=str)  # fmt: skip
 def test_options_that_cannot_work_are_refused(change, option):
     config = replace(LearnConfig(), **change)
@@ -100,7 +101,7 @@ def test_buffers_and_view_name_the_same_memory():
     assert {kind for *_, kind in learn_buffers(program)} == {"persistent", "learn_step"}
     offsets = {name: 8 * place for place, name in enumerate(sizes)}
     view = learn_view("toy", program, offsets)
-    assert [p.field for p in view.pointers] + ["latent"] == list(sizes)
+    assert [p.field for p in view.pointers] + ["latent"] == list(sizes) and view.unused == ()
     assert [p.offset for p in view.pointers] + [view.latent_offset] == list(offsets.values())
 
 

@@ -91,8 +91,8 @@ def test_rates_at_the_ends_reach_the_limits_of_the_exponents():
             twin.add(np.array(case.latent(row), np.uint32), row % 3)
         reached = set()
         while twin.step() == MORE:
-            reached.add(twin.tw_exp)
-        assert getattr(twin.k, limit) in reached
+            reached.add(twin.head.tw_exp)
+        assert getattr(twin.head.k, limit) in reached
 
 
 def test_features_that_are_all_zero(check):
@@ -121,7 +121,7 @@ def test_largest_operands_stay_inside_int32(check, size):
 def test_gradient_reaches_its_bound():
     """One hopeless class: p - onehot is -1 for it in all 256 samples, so dw is P * L * B away from 0."""
     case = overflow_case(1)
-    twin = case.twin()
+    twin = case.twin().head
     acc = np.tile(np.array([[32385, 0, -32385]]), (256, 1))
     g = twin.gradient(acc, np.full(256, 2), 32767, 10)
     assert g.min() == -32767 and g.max() == 32767
@@ -132,16 +132,16 @@ def test_exponents_follow_the_weights():
     """They fall at once when weights grow, climb by at most 8 a step when they shrink, and start at the top."""
     case = random_case((16, 6), (8, 16), 16, {"lr": 40.0, "epochs": 12}, 11)
     twin = case.twin()
-    assert twin.tw_exp == twin.cw_exp == twin.k.e_max
+    assert twin.head.tw_exp == twin.head.cw_exp == twin.head.k.e_max
     for rows, labels in random_shows(case, (40, 40, 40), 3):
         twin.begin()
         for row, label in zip(rows, labels, strict=True):
             twin.add(np.array(case.latent(int(row)), np.uint32), int(label))
-        exponents = [twin.cw_exp]
+        exponents = [twin.head.cw_exp]
         while twin.step() == MORE:
-            exponents.append(twin.tw_exp)
-            assert np.abs(twin.tw).max() > 16383 or twin.tw_exp - exponents[-2] == 8
+            exponents.append(twin.head.tw_exp)
+            assert np.abs(twin.head.tw).max() > 16383 or twin.head.tw_exp - exponents[-2] == 8
         twin.end()
         assert max(np.diff(exponents)) <= 8
-        assert np.abs(twin.cw).max() > 16383  # no bit of the stored width is idle
+        assert np.abs(twin.head.cw).max() > 16383  # no bit of the stored width is idle
     assert min(np.diff(exponents)) < 0 < max(np.diff(exponents))

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnngen.continual.twin import E_LABEL, E_STATE, ITEMS, MORE, OK
+from bnngen.continual.twin import E_LABEL, E_STATE, MORE, OK
 from tests.learn.script import Case, experience
 from tests.learn.test_equality import random_case
 
-ITEM = {name: place + 2 for place, name in enumerate(ITEMS)}  # a line is: op, status, item, item ...
-HEAD = ("past", "cw", "seen", "replay_labels", "replay_latents")
+NAMES = ("state", "past", "cur", "seen", "cw", "tw", "replay labels", "replay latents")
+ITEM = {name: place + 2 for place, name in enumerate(NAMES)}  # a line is: op, status, item, item ...
+HEAD = ("past", "cw", "seen", "replay labels", "replay latents")
 CALL = {name: (name, 0, ()) for name in ("begin", "step", "end", "abandon")}
 
 

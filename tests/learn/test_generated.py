@@ -14,7 +14,7 @@ import pytest
 from bnngen.continual.twin import MORE
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig, learn_buffers, learning_constants
-from bnngen.lower.learning_view import LEARN_TEMPLATES, learn_view
+from bnngen.lower.learning.view import LEARN_TEMPLATES, learn_view
 from tests.learn.script import RUNTIME, WARNINGS, Case
 from tests.learn.test_targets import need
 
@@ -56,8 +56,7 @@ int main(void)
     bnn_toy_learn_end(&learn);
     image = 4;
     bnn_toy_learn_scores(&learn, &image, scores);
-    bnn_learner_items(&learn.learner, items);
-    for (int i = 0; i < BNN_LEARN_ITEMS; i++) {
+    for (uint32_t i = 0; i < bnn_learner_items(&learn.learner, items); i++) {
         printf("%u ", (unsigned)bnn_crc32(0, items[i].data, items[i].bytes));
     }
     printf("%u\\n", (unsigned)bnn_crc32(0, scores, sizeof scores));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* head.c -- the CWR* head: quantised forward pass, gradient step and consolidation (docs/numerics.md, 5). */
+/* head_cwr16.c -- CWR* and its kin: quantised forward pass, gradient step and consolidation (docs/numerics.md, 5), with
+ * gradients and stored weights of at most 16 bits. */
 #include "fixed.h"
 #include "internal.h"
 
@@ -20,40 +21,39 @@ static int32_t largest(const int16_t *weights, uint32_t count)
     return max;
 }
 
-int32_t bnn_head_load(const bnn_learner *self, const int16_t *weights)
+static int16_t *rows_of(const bnn_learner *self, int rows)
 {
+    return (int16_t *)(rows == BNN_ROWS_KEPT ? self->memory.cw : self->memory.tw);
+}
+
+/* memory.wq = forward operand of the rows; a minibatch begins with the trained ones. */
+static void load(bnn_learner *self, int rows)
+{
+    const int16_t *const weights = rows_of(self, rows);
+    int8_t *const wq = (int8_t *)self->memory.wq;
     const uint32_t count = weight_count(self);
     const int32_t r = largest(weights, count);
     const int32_t w_max = self->config->w_max;
     for (uint32_t i = 0; i < count; i++) {
         /* weights[i] >= -r, so the dividend is positive and the division a floor */
         const uint32_t dividend = (uint32_t)(2 * w_max * (weights[i] + r) + r);
-        self->memory.wq[i] = (int8_t)(r == 0 ? 0 : (int32_t)(dividend / (2u * (uint32_t)r)) - w_max);
+        wq[i] = (int8_t)(r == 0 ? 0 : (int32_t)(dividend / (2u * (uint32_t)r)) - w_max);
     }
-    return r;
+    if (rows == BNN_ROWS_TRAINED) {
+        bnn_learn_clear(self->memory.dw, (size_t)count * sizeof(int32_t));
+    }
+    self->loaded = r;
+    self->loaded_exp = rows == BNN_ROWS_KEPT ? self->state.cw_exp : self->state.tw_exp;
 }
 
-/* x = operands of the stream values; the rounding half enters as the start of the product's sum. */
-static void load_operands(const bnn_learn_config *config, const void *stream, int16_t *x)
-{
-    const int8_t *const narrow = (const int8_t *)stream;
-    const int16_t *const wide = (const int16_t *)stream;
-    const int32_t shift = config->x_shift;
-    const int32_t mult = config->x_mult;
-    const int64_t half = ((int64_t)1 << shift) >> 1;
-    for (uint32_t d = 0; d < config->features; d++) {
-        const int32_t q = config->stream_type == BNN_S8 ? narrow[d] : wide[d];
-        x[d] = (int16_t)bnn_learn_clamp((half + (int64_t)q * mult) >> shift, config->x_lo, config->x_hi);
-    }
-}
-
-void bnn_head_forward(const bnn_learner *self, const void *stream, int32_t *out)
+/* memory.x = operand of a feature vector, then out[c] = sum of memory.x * wq[c]. */
+static void score(const bnn_learner *self, const void *stream, int32_t *out)
 {
     const bnn_learn_config *const config = self->config;
     const uint32_t features = config->features;
     const int16_t *const x = self->memory.x;
-    const int8_t *row = self->memory.wq;
-    load_operands(config, stream, self->memory.x);
+    const int8_t *row = (const int8_t *)self->memory.wq;
+    bnn_operands(config, stream, self->memory.x);
     for (uint32_t c = 0; c < config->capacity; c++, row += features) {
         int32_t sum = 0;
         for (uint32_t d = 0; d < features; d++) {
@@ -63,14 +63,16 @@ void bnn_head_forward(const bnn_learner *self, const void *stream, int32_t *out)
     }
 }
 
-void bnn_head_backward(const bnn_learner *self, int32_t r, uint32_t label)
+/* One sample's part of the step: memory.acc becomes the logit gradient and memory.dw gains x * gradient. */
+static void learn(bnn_learner *self, const void *stream, uint32_t label)
 {
     const bnn_learn_config *const config = self->config;
     const uint32_t features = config->features; /* a copy, because the stores below could alias config */
     const int16_t *const x = self->memory.x;
     int32_t *const gradient = self->memory.acc;
-    int32_t *row = self->memory.dw;
-    bnn_softmax_gradient(config, r, self->state.tw_exp, label, gradient);
+    int32_t *row = (int32_t *)self->memory.dw;
+    score(self, stream, gradient);
+    bnn_softmax_gradient(config, self->loaded, self->loaded_exp, label, gradient);
     for (uint32_t c = 0; c < config->capacity; c++, row += features) {
         const int32_t g = gradient[c];
         if (g == 0) {
@@ -100,12 +102,15 @@ static int32_t storing_shift(const bnn_learn_config *config, int64_t max, int32_
 
 static int64_t updated_weight(const bnn_learner *self, uint32_t i, int32_t shift)
 {
-    const int64_t step = bnn_round_shift((int64_t)self->memory.dw[i] * self->config->u_mult, shift);
-    return (int64_t)self->memory.tw[i] * (1 << GUARD) - step;
+    const int64_t gradient = ((const int32_t *)self->memory.dw)[i];
+    const int64_t step = bnn_round_shift(gradient * self->config->u_mult, shift);
+    return (int64_t)rows_of(self, BNN_ROWS_TRAINED)[i] * (1 << GUARD) - step;
 }
 
-void bnn_head_update(bnn_learner *self)
+/* Apply memory.dw to tw and choose its new exponent. */
+static void update(bnn_learner *self)
 {
+    int16_t *const tw = rows_of(self, BNN_ROWS_TRAINED);
     const bnn_learn_config *const config = self->config;
     const uint32_t count = weight_count(self);
     const int32_t e = self->state.tw_exp;
@@ -119,24 +124,24 @@ void bnn_head_update(bnn_learner *self)
     store = storing_shift(config, max, e + GUARD, 0);
     for (uint32_t i = 0; i < count; i++) {
         const int64_t v = bnn_round_shift(updated_weight(self, i, shift), store);
-        self->memory.tw[i] = (int16_t)bnn_learn_clamp(v, -config->g_max, config->g_max);
+        tw[i] = (int16_t)bnn_learn_clamp(v, -config->g_max, config->g_max);
     }
     self->state.tw_exp = max == 0 ? config->e_max : e + GUARD - store;
 }
 
-void bnn_head_prepare(bnn_learner *self)
+/* tw = rows of cw for the classes with cur > 0, 0 elsewhere; where nothing is consolidated, all rows go on. */
+static void prepare(bnn_learner *self)
 {
     const uint32_t features = self->config->features;
-    for (uint32_t i = 0; i < weight_count(self); i++) {
-        self->memory.tw[i] = 0;
-    }
+    const int16_t *const cw = rows_of(self, BNN_ROWS_KEPT);
+    int16_t *const tw = rows_of(self, BNN_ROWS_TRAINED);
+    const int all = self->config->consolidation == BNN_LEARN_LAST;
     for (uint32_t c = 0; c < self->config->capacity; c++) {
-        for (uint32_t i = c * features; self->memory.cur[c] != 0 && i < (c + 1) * features; i++) {
-            self->memory.tw[i] = self->memory.cw[i];
+        for (uint32_t i = c * features; i < (c + 1) * features; i++) {
+            tw[i] = (int16_t)(all || self->memory.cur[c] != 0 ? cw[i] : 0);
         }
     }
-    self->state.tw_exp =
-        largest(self->memory.tw, weight_count(self)) == 0 ? self->config->e_max : self->state.cw_exp;
+    self->state.tw_exp = largest(tw, weight_count(self)) == 0 ? self->config->e_max : self->state.cw_exp;
 }
 
 /* What consolidation needs beside the weights. */
@@ -150,13 +155,14 @@ static consolidation plan_consolidation(const bnn_learner *self)
 {
     const bnn_learn_state *const s = &self->state;
     const uint32_t features = self->config->features;
+    const int16_t *const tw = rows_of(self, BNN_ROWS_TRAINED);
     consolidation plan;
     int64_t sum = 0;
     int64_t count = 0;
     int64_t dividend;
     for (uint32_t c = 0; c < self->config->capacity; c++) {
         for (uint32_t i = c * features; self->memory.cur[c] != 0 && i < (c + 1) * features; i++) {
-            sum += self->memory.tw[i];
+            sum += tw[i];
             count++;
         }
     }
@@ -168,12 +174,16 @@ static consolidation plan_consolidation(const bnn_learner *self)
     return plan;
 }
 
-/* 2^30 * w / (w + 1), w = sqrt(past / cur) with 16 fraction bits, floors; an absent class keeps its row. */
+/* 2^30 * w / (w + 1), floors; CWR*: w = sqrt(past / cur) with 16 fraction bits; CWR+: w = 0. An absent class keeps its
+ * row. */
 static int64_t share_of_past(const bnn_learner *self, uint32_t c)
 {
     uint64_t w;
     if (self->memory.cur[c] == 0) {
         return (int64_t)1 << SHARE_BITS;
+    }
+    if (self->config->consolidation == BNN_LEARN_PLUS) {
+        return 0;
     }
     w = bnn_isqrt(((uint64_t)self->memory.past[c] << 32) / self->memory.cur[c]);
     return (int64_t)((w << SHARE_BITS) / (w + 65536u));
@@ -183,17 +193,20 @@ static int64_t share_of_past(const bnn_learner *self, uint32_t c)
 static int64_t consolidated(const bnn_learner *self, const consolidation *plan, uint32_t i, int64_t share)
 {
     const int64_t whole = (int64_t)1 << SHARE_BITS;
-    const int64_t old = bnn_round_shift((int64_t)self->memory.cw[i] * (1 << GUARD), plan->cw_shift);
-    const int64_t trained =
-        bnn_round_shift((int64_t)self->memory.tw[i] * (1 << GUARD) - plan->mean, plan->tw_shift);
+    const int64_t kept = rows_of(self, BNN_ROWS_KEPT)[i];
+    const int64_t now = rows_of(self, BNN_ROWS_TRAINED)[i];
+    const int64_t old = bnn_round_shift(kept * (1 << GUARD), plan->cw_shift);
+    const int64_t trained = bnn_round_shift(now * (1 << GUARD) - plan->mean, plan->tw_shift);
     return old * share + trained * (whole - share);
 }
 
-void bnn_head_consolidate(bnn_learner *self)
+/* tw = weighted mean of cw and tw for the classes with cur > 0, and cw's rows for the others. */
+static void consolidate(bnn_learner *self)
 {
     const bnn_learn_config *const config = self->config;
     const uint32_t features = config->features;
     const consolidation plan = plan_consolidation(self);
+    int16_t *const tw = rows_of(self, BNN_ROWS_TRAINED);
     int64_t max = 0;
     int32_t store = 0;
     for (int pass = 0; pass < 2; pass++) { /* first the largest weight, then all of them at its exponent */
@@ -204,16 +217,51 @@ void bnn_head_consolidate(bnn_learner *self)
                 if (pass == 0) {
                     max = magnitude(v) > max ? magnitude(v) : max;
                 } else {
-                    self->memory.cw[i] =
-                        (int16_t)bnn_learn_clamp(bnn_round_shift(v, store), -config->g_max, config->g_max);
+                    tw[i] = (int16_t)bnn_learn_clamp(bnn_round_shift(v, store), -config->g_max, config->g_max);
                 }
             }
         }
         store = storing_shift(config, max, plan.exponent + SHARE_BITS, SHARE_BITS);
     }
-    self->state.cw_exp = max == 0 ? config->e_max : plan.exponent + SHARE_BITS - store;
-    for (uint32_t c = 0; c < config->capacity; c++) {
-        const uint32_t room = 0x7FFFFFFFu - self->memory.past[c];
-        self->memory.past[c] += self->memory.cur[c] < room ? self->memory.cur[c] : room;
+    self->state.tw_exp = max == 0 ? config->e_max : plan.exponent + SHARE_BITS - store;
+}
+
+static void propose(bnn_learner *self)
+{
+    if (self->config->consolidation != BNN_LEARN_LAST) {
+        consolidate(self);
     }
 }
+
+static void commit(bnn_learner *self)
+{
+    const int16_t *const tw = rows_of(self, BNN_ROWS_TRAINED);
+    int16_t *const cw = rows_of(self, BNN_ROWS_KEPT);
+    for (uint32_t i = 0; i < weight_count(self); i++) {
+        cw[i] = tw[i];
+    }
+    self->state.cw_exp = self->state.tw_exp;
+}
+
+static void init(bnn_learner *self)
+{
+    self->state.tw_exp = self->config->e_max;
+    self->state.cw_exp = self->config->e_max;
+}
+
+static void forget(bnn_learner *self, uint32_t label)
+{
+    const size_t row = (size_t)self->config->features;
+    bnn_learn_clear(rows_of(self, BNN_ROWS_KEPT) + label * row, row * sizeof(int16_t));
+}
+
+static uint32_t items(const bnn_learner *self, bnn_learn_item *list)
+{
+    list[0].data = self->memory.cw;
+    list[1].data = self->memory.tw;
+    list[0].bytes = list[1].bytes = (size_t)weight_count(self) * sizeof(int16_t);
+    return 2;
+}
+
+const bnn_head_ops bnn_head_cwr16 = {init,  NULL,   NULL,   prepare, bnn_minibatch_step, load,   score,
+                                     learn, update, propose, commit,  NULL,               forget, items};

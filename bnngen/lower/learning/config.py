@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a learner, and the error that a wrong one ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bnngen.errors import UsageError
+
+INT32_END = 2**31
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """Options of the learner (docs/numerics.md, section 5; lr in real units).
+
+    head: a name of heads.HEADS. capacity: most classes; None takes the model's. new_per_batch: of `batch` samples, how
+    many are new once there is something to replay; 0: in proportion to the classes. buffer, replay: slots for
+    latents of the present and of past experiences; replay 0: no replay memory. policy: a name of memory.POLICIES.
+    """
+
+    head: str = "cwr"
+    capacity: int | None = None
+    q_f: int = 8
+    q_b: int = 16
+    replay: int = 300
+    buffer: int = 300
+    batch: int = 64
+    new_per_batch: int = 0
+    epochs: int = 12
+    lr: float = 0.1
+    policy: str = "balanced"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the parts of a learner are sized and scaled by.
+
+    features: D. capacity: most classes. latent_words: 32-bit words of a packed latent. lo, hi: calibrated range of the
+    features, scale: real value of one unit of the feature stream, stream_type: "s8" or "s16".
+    """
+
+    config: LearnConfig
+    features: int
+    capacity: int
+    latent_words: int
+    lo: float
+    hi: float
+    scale: float
+    stream_type: str
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One array of bnn_learn_memory. ctype: of its elements. kind "persistent" keeps its contents between all calls;
+    "learn_step" is used only while an image is added, learned or scored: it may share bytes with buffers that only
+    `front` uses, but not with what pack, unpack or tail touch, nor with the feature tensor."""
+
+    name: str
+    bytes: int
+    ctype: str
+    kind: str = "persistent"
+    align: int = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """A head or a replay memory as the generator sees it.
+
+    symbol: its table of functions in C. constants: values of bnn_learn_config. items: names of its state items, in the
+    order of its function `items`.
+    """
+
+    symbol: str
+    constants: dict[str, int]
+    buffers: tuple[Buffer, ...]
+    items: tuple[str, ...]
+    observes: bool = False
+
+
+Rule = tuple[bool, str, object, str]  # it holds; option of the command line, its value; why it must
+
+
+def require(rules: Iterable[Rule]) -> None:
+    """Raise UsageError for the first rule that does not hold."""
+    for holds, option, value, why in rules:
+        if not holds:
+            raise UsageError(
+                f"{option} {value} is not possible",
+                where=option,
+                why=why,
+                fix="choose another value; the defaults are in docs/numerics.md, section 5",
+            )

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Constants that turn stream values into a head's operands (docs/numerics.md, section 5.1), and their arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from bnngen.errors import ModelError
+from bnngen.lower.learning.config import INT32_END, Sizes
+
+
+def operand_constants(sizes: Sizes) -> dict[str, int]:
+    """Return p_max, x_lo, x_hi, x_shift, x_mult of section 5.1."""
+    step, zero = operand_grid(sizes)
+    p_max = 2**sizes.config.q_f - 1
+    mult, shift = _affine(Fraction(sizes.scale) / step)
+    return {"p_max": p_max, "x_lo": -zero, "x_hi": p_max - zero, "x_shift": shift, "x_mult": mult}
+
+
+def operand_grid(sizes: Sizes) -> tuple[Fraction, int]:
+    """Return (step, zero point) of the head's operands, for 2^q_f - 1 steps over a range that contains 0."""
+    lo, hi = min(Fraction(sizes.lo), Fraction(0)), max(Fraction(sizes.hi), Fraction(0))
+    if lo == hi:
+        hi = Fraction(1)
+    step = (hi - lo) / (2**sizes.config.q_f - 1)
+    return step, round(-lo / step)
+
+
+def _affine(factor: Fraction) -> tuple[int, int]:
+    """Return (mult, shift) of the Affine rule for one factor."""
+    shift = 30
+    while factor * 2**shift >= INT32_END - 1:
+        shift -= 1
+        if shift < 0:
+            raise ModelError(
+                "the features are far larger than the range of the learned head",
+                why="their calibrated range does not fit their scale",
+                fix="export the model again with a calibration sample",
+            )
+    return round(factor * 2**shift), shift
+
+
+def mantissa(value: Fraction) -> tuple[int, int]:
+    """Return (m, s) with value = m * 2^-s nearly, 2^30 <= m < 2^31."""
+    digits = 30 + value.denominator.bit_length() - value.numerator.bit_length()
+    if value * Fraction(2) ** digits < 2**30:  # it lies above 2^29 and below 2^31
+        digits += 1
+    found = round(value * Fraction(2) ** digits)
+    return (found, digits) if found < 2**31 else (2**30, digits - 1)
