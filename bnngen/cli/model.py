@@ -157,8 +157,9 @@ def train(name: str, data: str, out: Path, classes: str | None, **options: objec
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the model's name, .onnx.")
 @click.option(
     "--cut",
-    help="Where replayed latents are taken: `features` (default where the model ends in Dense), or a layer's name. "
-    "`none`: a model that does not learn.",
+    help="Where replayed latents are taken: `features` (default where the model ends in Dense), a layer's name, or "
+    "`tail:N`, in front of the last N residual blocks, which can then be trained too. `none`: a model that does not "
+    "learn.",
 )
 @click.option("--classes", help="Names of the outputs, as cat,dog; for models not made by train.")
 @click.option("--capacity", type=int, help="Most classes of the learned head. Default: those of the data, at least 10.")

@@ -16,6 +16,7 @@ from bnngen.frontend import spelling
 
 SIGN = f"{spelling.DOMAIN}.Sign"
 BINARY_CONV = f"{spelling.DOMAIN}.BinaryConv2D"
+LATENT_CONV = "LatentConv2D"
 TERNARY = f"{spelling.DOMAIN}.Ternary"
 HEAVISIDE = f"{spelling.DOMAIN}.Heaviside"
 UNIFORM_QUANTIZE = f"{spelling.DOMAIN}.UniformQuantize"
@@ -54,13 +55,15 @@ class Value:
 class Step:
     """One ONNX node of a layer. part: its role, "" for the one that bears the layer's name.
 
-    constants: further inputs, a name within the layer and an array for each.
+    constants: further inputs, a name within the layer and an array for each. latent: of a binary convolution, what
+    training kept behind the signs of its last constant, int8 of the same shape; None where that is not known.
     """
 
     part: str
     op: str
     constants: tuple[tuple[str, np.ndarray], ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
+    latent: np.ndarray | None = None
 
 
 class GraphBuilder:
@@ -79,6 +82,7 @@ class GraphBuilder:
         self._vectors: dict[str, Value] = {}
         self._points: dict[str, Value] = {}
         self._bits: set[str] = set()
+        self._latents: dict[str, np.ndarray] = {}  # by the name of the constant that holds the signs
 
     def start(self) -> Value:
         """Enter the input and the transpose to channels first."""
@@ -102,6 +106,8 @@ class GraphBuilder:
             node_name = _free(f"{layer}/{step.part}" if step.part else layer, self._node_names)
             node = helper.make_node(op, [*inputs, *constants], [name], node_name, domain=domain, **step.attributes)
             self.nodes.append(node)
+            if step.latent is not None:
+                self._latents[constants[-1]] = step.latent
             self._note_kind(node, inputs)
             inputs = [name]
         return inputs[0]
@@ -160,6 +166,21 @@ class GraphBuilder:
         node.output[0] = spelling.OUTPUT
         self.real[self.real.index(value.tensor)] = spelling.OUTPUT
         return replace(value, tensor=spelling.OUTPUT)
+
+    def keep_latents(self, cut: str) -> None:
+        """Let the binary convolutions behind the tensor `cut` hold their latent weights in the place of the signs.
+
+        cut: one that all behind it depends on alone. Layers whose latent weights nobody knows keep their signs.
+        """
+        first = next(i for i, node in enumerate(self.nodes) if node.output[0] == cut) + 1
+        kept = {}
+        for node in self.nodes[first:]:
+            if node.op_type == "BinaryConv2D" and node.input[1] in self._latents:
+                node.op_type = LATENT_CONV
+                kept[node.input[1]] = self._latents[node.input[1]]
+        for tensor in self.initializers:
+            if tensor.name in kept:
+                tensor.CopyFrom(numpy_helper.from_array(np.asarray(kept[tensor.name], order="C"), tensor.name))
 
     def model(self, name: str, classes: int) -> onnx.ModelProto:
         """Return the ONNX model, without metadata."""

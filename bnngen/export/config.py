@@ -19,6 +19,7 @@ from bnngen.errors import DataError, ModelError, UsageError
 Progress = Callable[[str, int, int], None]
 
 FEATURES = "features"  # the cut at the input of the classifier
+TAIL_CUT = "tail:"  # and a number of residual blocks: the cut in front of so many of the last ones
 NO_CUT = "none"  # inference only: no latent, no learned head
 METHODS = ("mse", "percentile", "minmax")  # how calibration proposes where an 8-bit tensor saturates
 MEASURED = "the ranges of all tensors are measured on images"

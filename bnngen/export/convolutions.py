@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bnngen.export.activations import activate, finish, is_sign
 from bnngen.export.builder import BINARY_CONV, NO_PADS, Step, Value
-from bnngen.export.quantizers import kernel_values, signs_and_scale
+from bnngen.export.quantizers import kernel_values, latent_steps, signs_and_scale
 from bnngen.export.site import Site, affine, with_zeros
 
 Pads = tuple[int, int, int, int]
@@ -52,7 +52,8 @@ def pair(numbers: Any, spare: int = 1) -> Pair:
 class Convolution:
     """What a layer computes. kernel: [k_h, k_w, c_in / groups, c_out] as the layer computes with it.
 
-    quantized: the kernel has a quantizer. pad_values: what Larq's "same" padding reads outside.
+    quantized: the kernel has a quantizer. pad_values: what Larq's "same" padding reads outside. latent: the
+    weights that are trained as quantizers.latent_steps gives them, in the kernel's shape; None where there are none.
     """
 
     kernel: np.ndarray
@@ -65,6 +66,7 @@ class Convolution:
     bias: np.ndarray | None = None
     input_quantizer: Any = None
     activation: Any = None
+    latent: np.ndarray | None = None
 
     def own_pads(self, size: tuple[int, ...]) -> Pads:
         """Return the layer's own padding of a map of that size."""
@@ -82,7 +84,11 @@ def conv(site: Site, values: list[Value]) -> Value:
     """Conv1D, Conv2D and Larq's; they take the zero padding of a ZeroPadding2D in front of them."""
     kernel = kernel_values(site, site.layer.kernel, getattr(site.layer, "kernel_quantizer", None))
     quantized = getattr(site.layer, "kernel_quantizer", None) is not None
-    return convolve(site, values[0], _convolution(site, _as_image(kernel), quantized))
+    what = _convolution(site, _as_image(kernel), quantized)
+    if quantized:
+        latent = latent_steps(site.weight(site.layer.kernel, "kernel"), kernel)
+        what = replace(what, latent=None if latent is None else _as_image(latent))
+    return convolve(site, values[0], what)
 
 
 def depthwise(site: Site, values: list[Value]) -> Value:
@@ -185,7 +191,8 @@ def _binary_steps(
     signs, scale = binary
     fill = fill if any(pads) else 1.0  # never read; 1 is the simpler case for a kernel
     attributes = {**_geometry(what, pads), "pad_value": fill}
-    steps = [Step("", BINARY_CONV, (("kernel", signs.transpose(3, 2, 0, 1)),), attributes)]
+    latent = None if what.latent is None else what.latent.transpose(3, 2, 0, 1)
+    steps = [Step("", BINARY_CONV, (("kernel", signs.transpose(3, 2, 0, 1)),), attributes, latent)]
     if scale is not None:
         steps.append(Step("scale", "Mul", (("kernel_scale", scale.reshape(1, -1, 1, 1)),)))
     if what.bias is not None and what.bias.any():

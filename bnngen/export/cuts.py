@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from bnngen.errors import ModelError
-from bnngen.export.config import FEATURES, NO_CUT
+from bnngen.export.config import FEATURES, NO_CUT, TAIL_CUT
 from bnngen.frontend import spelling
 
 
@@ -37,13 +37,15 @@ class Cuttable:
     """What a cut is chosen from.
 
     layers: layer name -> tensor. real: tensors that are real-valued. possible: the layers at whose outputs a
-    cut can be, in order. features: real-valued input of the final Dense layer, None without one.
+    cut can be, in order. features: real-valued input of the final Dense layer, None without one. joins: in order, the
+    tensors in front of the features that separate the network and have several readers: where residual blocks begin.
     """
 
     layers: dict[str, str]
     real: set[str]
     possible: list[str]
     features: str | None
+    joins: tuple[str, ...] = ()
 
 
 def choose_cut(cut: str, graph: Cuttable) -> str | None:
@@ -60,12 +62,26 @@ def choose_cut(cut: str, graph: Cuttable) -> str | None:
         return graph.features
     if cut in graph.possible:
         return graph.layers[cut]
+    if cut.startswith(TAIL_CUT):
+        return _before_blocks(cut, graph)
     raise ModelError(
         f"the model cannot be cut at {cut}",
         where=f"layer {cut}" if cut in graph.layers else "--cut",
         why=_why_not(cut, graph),
         fix=f"cut at one of: {', '.join([FEATURES, *graph.possible])}; or not at all: {NO_CUT}",
     )
+
+
+def _before_blocks(cut: str, graph: Cuttable) -> str:
+    """Return the input of the last so many residual blocks. Raises ModelError where there are not so many."""
+    count, joins = cut.removeprefix(TAIL_CUT), graph.joins
+    if count.isdecimal() and 1 <= int(count) <= len(joins):
+        return joins[-int(count)]
+    if joins:
+        why, fix = f"{len(joins)} residual blocks lie in front of the features", f"tail:1 to tail:{len(joins)}"
+    else:
+        why, fix = "no residual block lies in front of the features: nothing joins behind a branch", FEATURES
+    raise ModelError(f"the model cannot be cut at {cut}", where="--cut", why=why, fix=f"cut at {fix}")
 
 
 def _why_not(cut: str, graph: Cuttable) -> str:

@@ -67,6 +67,8 @@ def export_source(
     images = real_images(pixels, info)
     cut, note = _cut(config.cut, graph)
     capacity = head_capacity(config, info)
+    if cut is not None:
+        graph.builder.keep_latents(cut)
 
     model = graph.builder.model(info.name, len(info.trained_classes))
     seen = observe(model, images, Watch(graph.builder.real, cut, check_method(config.method)), progress)

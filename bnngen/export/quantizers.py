@@ -12,6 +12,7 @@ from larq.quantized_variable import QuantizedVariable
 from bnngen.export.activations import function_name
 from bnngen.export.site import Site
 
+LATENT_STEPS = 127  # of a latent weight of 1.0
 
 def kernel_values(site: Site, variable: Any, quantizer: Any, what: str = "kernel") -> np.ndarray:
     """Return the kernel that the layer computes with, float32: the quantizer's result on the latent weights.
@@ -30,6 +31,18 @@ def kernel_values(site: Site, variable: Any, quantizer: Any, what: str = "kernel
             fix="a kernel quantizer keeps the shape",
         )
     return values
+
+
+def latent_steps(latent: np.ndarray, kernel: np.ndarray) -> np.ndarray | None:
+    """Return latent weights in steps of 1/127, int8 of the same shape; None where the kernel is not of their signs.
+
+    latent: what is trained; beyond -1 and 1 it is clipped, as the straight-through estimator passes nothing there.
+    kernel: what the layer computes with. A negative weight is at most -1 step, so that each keeps its sign: 0 is +1.
+    """
+    if not ((latent < 0) == (kernel < 0)).all():
+        return None
+    steps = np.rint(np.clip(latent, -1, 1) * LATENT_STEPS).astype(np.int8)
+    return np.where(latent < 0, np.minimum(steps, np.int8(-1)), steps)
 
 
 def signs_and_scale(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:

@@ -7,6 +7,7 @@ treats all three alike. The modules that read them are imported when needed: Ten
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,16 @@ class ExportedGraph:
         real, layers = set(self.builder.real), self.tensors()
         chosen = (separators(self.builder.nodes, constants) & real) - {spelling.INPUT, spelling.OUTPUT}
         possible = [name for name, tensor in layers.items() if tensor in chosen]
-        return Cuttable(layers, real, possible, self.features)
+        return Cuttable(layers, real, possible, self.features, tuple(self._joins(chosen)))
+
+    def _joins(self, separating: set[str]) -> Iterator[str]:
+        """Yield, in order, the tensors of `separating` in front of the features that several nodes read."""
+        readers = Counter(name for node in self.builder.nodes for name in dict.fromkeys(node.input))
+        for node in self.builder.nodes:
+            if node.output[0] == self.features:
+                return
+            if node.output[0] in separating and readers[node.output[0]] > 1:
+                yield node.output[0]
 
 
 def features_of(builder: GraphBuilder) -> str | None:

@@ -22,15 +22,26 @@ MAPS = (NCHW, POINT)
 
 def binary_conv2d(importer: Importer, call: Call) -> None:
     """bnngen.BinaryConv2D -> ir.BinaryConv2D."""
+    weights = importer.constant(call, 1, np.int8, (None, None, None, None))
+    if not np.isin(weights, (-1, 1)).all():
+        raise ModelError("a binary convolution has weights +1 and -1", where=call.where, fix=REEXPORT)
+    _binary(importer, call, weights, None)
+
+
+def latent_conv2d(importer: Importer, call: Call) -> None:
+    """bnngen.LatentConv2D -> ir.BinaryConv2D with its latent weights."""
+    latent = importer.constant(call, 1, np.int8, (None, None, None, None))
+    if (latent == -128).any():
+        raise ModelError("latent weights lie in -127..127", where=call.where, why="127 is 1.0", fix=REEXPORT)
+    _binary(importer, call, np.where(latent >= 0, np.int8(1), np.int8(-1)), latent)
+
+
+def _binary(importer: Importer, call: Call, weights: np.ndarray, latent: np.ndarray | None) -> None:
+    """Add a binary convolution of those signs; latent: of the same shape, where the file has them."""
     _, tensor = importer.operand(call, 0, MAPS, (ir.BITS,))
     values = attributes(call, {**CONVOLUTION, "pad_value": 1.0}, needed=("pad_value",))
-    weights = importer.constant(call, 1, np.int8, (None, None, None, None))
-    if values["pad_value"] not in (0.0, 1.0) or not np.isin(weights, (-1, 1)).all():
-        raise ModelError(
-            "a binary convolution has weights +1 and -1 and reads 1 or 0 outside the image",
-            where=call.where,
-            fix=REEXPORT,
-        )
+    if values["pad_value"] not in (0.0, 1.0):
+        raise ModelError("a binary convolution reads 1 or 0 outside the image", where=call.where, fix=REEXPORT)
     geometry = window(call, weights.shape[2:], values)
     shape = _convolved(call, tensor, weights, geometry, values["group"])
     node = ir.BinaryConv2D(
@@ -41,6 +52,7 @@ def binary_conv2d(importer: Importer, call: Call) -> None:
         geometry,
         int(values["pad_value"]),
         values["group"],
+        latent=None if latent is None else _channels_last(latent),
     )
     importer.add(node, shape, NCHW)
 

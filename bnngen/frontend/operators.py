@@ -35,6 +35,7 @@ HARD_SIGMOID = {"alpha": float(np.float32(0.2)), "beta": 0.5}  # as Keras, and t
 FUNCTIONS = {
     "Sign": Operator(elements.sign),
     "BinaryConv2D": Operator(convolutions.binary_conv2d, 2),
+    "LatentConv2D": Operator(convolutions.latent_conv2d, 2),
     "Ternary": Operator(elements.ternary),
     "Heaviside": Operator(elements.heaviside),
     "UniformQuantize": Operator(elements.uniform_quantize),

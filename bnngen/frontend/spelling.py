@@ -7,6 +7,7 @@ from standard operators alone, so that any ONNX runtime executes the file as it 
 
     Sign(x)                                       +1 where x >= 0, otherwise -1
     BinaryConv2D(x, w; pads, pad_value, strides, dilations, group)    w int8 [O, I / group, kH, kW], +1 and -1
+    LatentConv2D(x, w; as BinaryConv2D)           the same of w's signs: +1 where w >= 0, otherwise -1; w in -127..127
     Ternary(x; threshold)                         sign(sign(x + threshold) + sign(x - threshold)): -1, 0 or 1
     Heaviside(x)                                  1 where x > 0, otherwise 0
     UniformQuantize(x; steps)                     round(clip(x, 0, 1) * steps) / steps, ties to even
@@ -69,12 +70,30 @@ def _sign() -> FunctionProto:
 
 
 def _binary_conv2d() -> FunctionProto:
-    """y = Conv(Pad(x, pads, pad_value), w), x [N, I, H, W] and w int8 [O, I/group, kH, kW], both +1 and -1.
+    """y = Conv(Pad(x, pads, pad_value), w), x [N, I, H, W] and w int8 [O, I/group, kH, kW], both +1 and -1."""
+    return _convolution("BinaryConv2D", [helper.make_node("Cast", ["w"], ["weights"], to=TensorProto.FLOAT)])
+
+
+def _latent_conv2d() -> FunctionProto:
+    """BinaryConv2D of w's signs; w holds the weights that training left behind them (docs/adr/0012)."""
+    nodes = [
+        helper.make_node("Cast", ["w"], ["latent"], to=TensorProto.FLOAT),
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("Constant", [], ["plus"], value_float=1.0),
+        helper.make_node("Constant", [], ["minus"], value_float=-1.0),
+        helper.make_node("GreaterOrEqual", ["latent", "zero"], ["is_plus"]),
+        helper.make_node("Where", ["is_plus", "plus", "minus"], ["weights"]),
+    ]
+    return _convolution("LatentConv2D", nodes)
+
+
+def _convolution(name: str, weights: Sequence[NodeProto]) -> FunctionProto:
+    """Return the binary convolution whose `weights` are made by those nodes of w.
 
     pads is (top, left, bottom, right), as in ir.Window; Pad wants the begins of all axes, then the ends.
     """
     nodes = [
-        helper.make_node("Cast", ["w"], ["weights"], to=TensorProto.FLOAT),
+        *weights,
         _parameter("pads", "image_pads", "value_ints", AttributeProto.INTS),
         _parameter("pad_value", "fill", "value_float", AttributeProto.FLOAT),
         helper.make_node("Constant", [], ["none"], value_ints=[0, 0]),
@@ -83,13 +102,13 @@ def _binary_conv2d() -> FunctionProto:
         helper.make_node("Pad", ["x", "all_pads", "fill"], ["padded"]),
         helper.make_node("Conv", ["padded", "weights"], ["y"]),
     ]
-    for name, kind in (
+    for attribute, kind in (
         ("strides", AttributeProto.INTS),
         ("dilations", AttributeProto.INTS),
         ("group", AttributeProto.INT),
     ):
-        _refer(nodes[-1], name, name, kind)
-    return _function("BinaryConv2D", ["x", "w"], nodes, ["pad_value", "pads", "strides", "dilations", "group"])
+        _refer(nodes[-1], attribute, attribute, kind)
+    return _function(name, ["x", "w"], nodes, ["pad_value", "pads", "strides", "dilations", "group"])
 
 
 def _ternary() -> FunctionProto:
@@ -215,6 +234,7 @@ def _refer(node: NodeProto, field: str, attribute: str, kind: int) -> None:
 FUNCTIONS: dict[str, Callable[[], FunctionProto]] = {
     "Sign": _sign,
     "BinaryConv2D": _binary_conv2d,
+    "LatentConv2D": _latent_conv2d,
     "Ternary": _ternary,
     "Heaviside": _heaviside,
     "UniformQuantize": _uniform_quantize,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bnngen.ir.epilogues import Affine, Epilogue, Piecewise, Steps, Threshold
 from bnngen.ir.tensor import Array
@@ -53,7 +53,9 @@ class BinaryConv2D(Node):
     """Convolution of a binary tensor with binary weights (int8 array of +1 and -1).
 
     `pad_value` is what is read outside the image: 1 (+1) or 0 (the tap does not count). `kernel_scale`
-    [c_out] multiplies the result in the float stage (magnitude-aware kernels); None means 1.
+    [c_out] multiplies the result in the float stage (magnitude-aware kernels); None means 1. `latent`, int8 of the
+    weights' shape, is what training kept behind their signs, 127 = 1.0 (docs/adr/0012): in the imported graph alone,
+    and only in layers that a device may train.
     """
 
     weights: Array
@@ -62,6 +64,7 @@ class BinaryConv2D(Node):
     groups: int = 1
     kernel_scale: Array | None = None
     epilogue: Epilogue | None = None
+    latent: Array | None = field(default=None, metadata={"computes": False})
 
 
 @dataclass(frozen=True, eq=False)

@@ -171,6 +171,8 @@ def graph_hash(graph: ir.Graph) -> str:
 
 def _hash_fields(digest: hashlib._Hash, item: object) -> None:
     for f in fields(item):  # type: ignore[arg-type]
+        if not f.metadata.get("computes", True):
+            continue
         value = getattr(item, f.name)
         if isinstance(value, np.ndarray):
             array = np.ascontiguousarray(value)

@@ -22,7 +22,7 @@ def binary_layers(graph: ir.Graph, options: object) -> ir.Graph:
     nodes, tensors = [], dict(graph.tensors)
     for node in graph.nodes:
         if isinstance(node, ir.BinaryConv2D):
-            nodes.append(_positive(_on_the_map(graph, node)))
+            nodes.append(_positive(_on_the_map(graph, replace(node, latent=None))))  # what runs needs signs alone
         elif isinstance(node, ir.Conv2D | ir.Dense) and _is_binary(graph, node):
             nodes += _binary(graph, node, tensors)
         else:
