@@ -84,6 +84,9 @@ static inline int tail_bit(const uint32_t *words, uint32_t place)
     return (int)((words[place / 32u] >> (place % 32u)) & 1u);
 }
 
+/* tail.c: the packed signs of a set's latents. */
+void tail_pack(const bnn_tail_config *config, const bnn_tail_parameters *set);
+
 /* tail_forward.c: out[P][C] = accumulators of block b's convolution, of the signs in memory.bits. |acc| <= 9 C. */
 void tail_accumulate(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b, int16_t *out);
 
