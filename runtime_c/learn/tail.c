@@ -29,7 +29,7 @@ static int negative(const bnn_tail_config *config, const void *latents, uint32_t
 }
 
 /* signs = those of the latents; from [in][tap][out] to [out][tap][packed in]. */
-void tail_pack(const bnn_tail_config *config, const bnn_tail_parameters *set)
+void bnn_tail_pack(const bnn_tail_config *config, const bnn_tail_parameters *set)
 {
     const tail_sizes s = tail_sizes_of(config);
     for (uint32_t b = 0; b < config->count; b++) {
@@ -65,7 +65,7 @@ static void load(const bnn_tail_config *config, const bnn_tail_parameters *set)
         copy_bytes(set->vectors + tail_vectors_before(config, b) * s.channels, block->vectors,
                    (size_t)tail_vector_count(block) * s.channels * sizeof(int32_t));
     }
-    tail_pack(config, set);
+    bnn_tail_pack(config, set);
 }
 
 static void copy_set(const bnn_tail_config *config, const bnn_tail_parameters *to, const bnn_tail_parameters *from)
@@ -97,8 +97,8 @@ void bnn_tail_commit(bnn_tail *self)
 
 void bnn_tail_restore(bnn_tail *self)
 {
-    tail_pack(self->config, &self->memory.committed);
-    tail_pack(self->config, &self->memory.training);
+    bnn_tail_pack(self->config, &self->memory.committed);
+    bnn_tail_pack(self->config, &self->memory.training);
 }
 
 void bnn_tail_clear(bnn_tail *self)

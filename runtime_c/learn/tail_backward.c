@@ -90,7 +90,7 @@ static void add_map(bnn_tail *self, uint32_t b, uint32_t place, const int16_t *m
             self->memory.total[c] += map[c];
         }
     }
-    tail_add_vector(self, b, place, exponent);
+    bnn_tail_add_vector(self, b, place, exponent);
 }
 
 /* Through prelu(x + before) + behind. What the PReLU read is computed again, from memory.stream, which holds the
@@ -119,7 +119,7 @@ static gradient curve_back(bnn_tail *self, uint32_t b, const int32_t *vectors, g
             self->memory.wide[i] = v * (1 << SLOPE_KEPT);
         }
     }
-    tail_add_vector(self, b, first + SLOPE - BEFORE, g.exponent + self->config->exponent);
+    bnn_tail_add_vector(self, b, first + SLOPE - BEFORE, g.exponent + self->config->exponent);
     g = store(self, g.exponent + SLOPE_KEPT, self->memory.gradient);
     add_map(self, b, first, self->memory.gradient, g.exponent);
     return g;
@@ -148,7 +148,7 @@ static gradient scale_back(bnn_tail *self, uint32_t b, const int32_t *scale, int
         self->memory.total[c] += open ? (int64_t)v * acc : 0;
         self->memory.wide[i] = open ? (int32_t)tail_shift((int64_t)v * scale[c], down) : 0; /* below 2^30 */
     }
-    tail_add_vector(self, b, SCALE, exponent);
+    bnn_tail_add_vector(self, b, SCALE, exponent);
     return store(self, exponent + self->config->exponent + VECTOR_BITS - down, self->memory.inner);
 }
 
@@ -173,23 +173,23 @@ static gradient block_back(bnn_tail *self, uint32_t b, gradient g)
         self->memory.training.vectors + tail_vectors_before(self->config, b) * s.channels;
     gradient inner, d;
     if (block->curved != 0) {
-        tail_unpack(self, self->latent);
+        bnn_tail_unpack(self, self->latent);
         for (uint32_t i = 0; i < b; i++) {
-            tail_block(self, &self->memory.training, i);
+            bnn_tail_run_block(self, &self->memory.training, i);
         }
     }
-    tail_accumulate(self, &self->memory.training, b, self->memory.inner);
+    bnn_tail_accumulate(self, &self->memory.training, b, self->memory.inner);
     if (block->curved != 0) {
         g = curve_back(self, b, vectors, g);
     }
     add_map(self, b, BIAS, self->memory.gradient, g.exponent);
     inner = scale_back(self, b, vectors, g.exponent);
     if (b == 0 && block->shifted == 0) {
-        tail_add_kernel(self, b, inner.exponent);
+        bnn_tail_add_kernel(self, b, inner.exponent);
         return g;
     }
-    tail_input_gradient(self, b);
-    tail_add_kernel(self, b, inner.exponent);
+    bnn_tail_input_gradient(self, b);
+    bnn_tail_add_kernel(self, b, inner.exponent);
     d = store(self, inner.exponent, self->memory.inner);
     if (block->shifted != 0) {
         add_map(self, b, SHIFT, self->memory.inner, d.exponent);

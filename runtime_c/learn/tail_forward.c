@@ -74,7 +74,7 @@ BNN_TAIL_HOT static void pixel_dots(const bnn_tail_config *config, const uint32_
     }
 }
 
-void tail_accumulate(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b, int16_t *out)
+void bnn_tail_accumulate(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b, int16_t *out)
 {
     const bnn_tail_config *const config = self->config;
     const tail_sizes s = tail_sizes_of(config);
@@ -124,7 +124,7 @@ static int32_t curve(int32_t x, const int32_t *before, uint32_t channels)
     return tail_clip(v + tail_shift(*behind, VECTOR_BITS));
 }
 
-void tail_block(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b)
+void bnn_tail_run_block(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b)
 {
     const bnn_tail_block *const block = &self->config->blocks[b];
     const tail_sizes s = tail_sizes_of(self->config);
@@ -134,7 +134,7 @@ void tail_block(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b
     int16_t *x = self->memory.stream;
     const int16_t *acc = self->memory.inner;
     take_signs(self, b, block->shifted != 0 ? scale + SHIFT * s.channels : NULL);
-    tail_accumulate(self, set, b, self->memory.inner);
+    bnn_tail_accumulate(self, set, b, self->memory.inner);
     for (uint32_t pixel = 0; pixel < s.pixels; pixel++, x += s.channels, acc += s.channels) {
         for (uint32_t c = 0; c < s.channels; c++) {
             const int32_t y = block->relu != 0 && acc[c] < 0 ? 0 : acc[c];
@@ -174,7 +174,7 @@ static const int16_t *pool(const bnn_tail *self)
 static const int16_t *run(const bnn_tail *self, int training)
 {
     for (uint32_t b = 0; b < self->config->count; b++) {
-        tail_block(self, training != 0 ? &self->memory.training : &self->memory.committed, b);
+        bnn_tail_run_block(self, training != 0 ? &self->memory.training : &self->memory.committed, b);
     }
     return pool(self);
 }
@@ -193,7 +193,7 @@ const int16_t *bnn_tail_forward(bnn_tail *self, const void *cut, int training)
     return run(self, training);
 }
 
-void tail_unpack(const bnn_tail *self, const uint32_t *latent)
+void bnn_tail_unpack(const bnn_tail *self, const uint32_t *latent)
 {
     const bnn_tail_config *const config = self->config;
     const tail_sizes s = tail_sizes_of(config);
@@ -208,6 +208,6 @@ void tail_unpack(const bnn_tail *self, const uint32_t *latent)
 const int16_t *bnn_tail_replay(bnn_tail *self, const uint32_t *latent, int training)
 {
     self->latent = latent;
-    tail_unpack(self, latent);
+    bnn_tail_unpack(self, latent);
     return run(self, training);
 }

@@ -49,7 +49,7 @@ static int32_t pixel_gradient(const bnn_tail *self, uint32_t y, uint32_t x)
     return sum;
 }
 
-void tail_input_gradient(const bnn_tail *self, uint32_t b)
+void bnn_tail_input_gradient(const bnn_tail *self, uint32_t b)
 {
     const tail_sizes s = tail_sizes_of(self->config);
     const uint32_t *const masks = self->memory.masks + b * s.packed;

@@ -85,24 +85,24 @@ static inline int tail_bit(const uint32_t *words, uint32_t place)
 }
 
 /* tail.c: the packed signs of a set's latents. */
-void tail_pack(const bnn_tail_config *config, const bnn_tail_parameters *set);
+void bnn_tail_pack(const bnn_tail_config *config, const bnn_tail_parameters *set);
 
 /* tail_forward.c: out[P][C] = accumulators of block b's convolution, of the signs in memory.bits. |acc| <= 9 C. */
-void tail_accumulate(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b, int16_t *out);
+void bnn_tail_accumulate(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b, int16_t *out);
 
 /* tail_forward.c: memory.stream = levels of a packed latent. */
-void tail_unpack(const bnn_tail *self, const uint32_t *latent);
+void bnn_tail_unpack(const bnn_tail *self, const uint32_t *latent);
 
 /* tail_forward.c: memory.stream through block b; leaves its signs and masks, and its accumulators in memory.inner. */
-void tail_block(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b);
+void bnn_tail_run_block(const bnn_tail *self, const bnn_tail_parameters *set, uint32_t b);
 
 /* tail_input.c: memory.wide = gradient of the signs that block b read, from memory.inner; 0 where the mask is. */
-void tail_input_gradient(const bnn_tail *self, uint32_t b);
+void bnn_tail_input_gradient(const bnn_tail *self, uint32_t b);
 
 /* tail_sums.c: sums of block b += filter gradient of memory.inner at that exponent; memory.inner is used up. */
-void tail_add_kernel(bnn_tail *self, uint32_t b, int32_t exponent);
+void bnn_tail_add_kernel(bnn_tail *self, uint32_t b, int32_t exponent);
 
 /* tail_sums.c: sums of a block's vector += memory.total at that exponent. */
-void tail_add_vector(bnn_tail *self, uint32_t b, uint32_t place, int32_t exponent);
+void bnn_tail_add_vector(bnn_tail *self, uint32_t b, uint32_t place, int32_t exponent);
 
 #endif

@@ -156,7 +156,7 @@ BNN_TAIL_HOT static void add_wide(int32_t *sums, const int16_t *row, const int16
     }
 }
 
-void tail_add_kernel(bnn_tail *self, uint32_t b, int32_t exponent)
+void bnn_tail_add_kernel(bnn_tail *self, uint32_t b, int32_t exponent)
 {
     const tail_sizes s = tail_sizes_of(self->config);
     const bnn_tail_memory *const m = &self->memory;
@@ -177,7 +177,7 @@ void tail_add_kernel(bnn_tail *self, uint32_t b, int32_t exponent)
     }
 }
 
-void tail_add_vector(bnn_tail *self, uint32_t b, uint32_t place, int32_t exponent)
+void bnn_tail_add_vector(bnn_tail *self, uint32_t b, uint32_t place, int32_t exponent)
 {
     const uint32_t channels = self->config->channels;
     const int64_t *const share = self->memory.total;

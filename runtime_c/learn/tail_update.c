@@ -97,5 +97,5 @@ void bnn_tail_update(bnn_tail *self, uint64_t *rng)
             }
         }
     }
-    tail_pack(self->config, &self->memory.training);
+    bnn_tail_pack(self->config, &self->memory.training);
 }
