@@ -90,6 +90,13 @@ def learn_experience(device: Learner, experience: Experience, what: str, progres
     for index, (image, label) in enumerate(zip(experience.images, experience.labels, strict=True)):
         device.add(int(label), image)
         progress(f"{what}, showing", index + 1, count)
+    steps = train(device, what, progress)
+    device.end()
+    return steps
+
+
+def train(device: Learner, what: str, progress: Progress) -> int:
+    """Train on what has been shown until the device is done; return the number of steps."""
     total, most, more = 0, 1, True
     while more:
         start = time.monotonic()
@@ -97,7 +104,6 @@ def learn_experience(device: Learner, experience: Experience, what: str, progres
         most = _steps_per_call(most, steps, time.monotonic() - start)
         total += steps
         progress(f"{what}, training", total, 0)
-    device.end()
     return total
 
 

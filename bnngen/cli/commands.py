@@ -9,7 +9,7 @@ import sys
 import click
 
 from bnngen import __version__
-from bnngen.cli import build, demo, device, model, operators, validating
+from bnngen.cli import build, demo, device, model, operators, simulate, validating
 from bnngen.cli.console import print_error
 from bnngen.errors import BnngenError, UsageError
 
@@ -21,6 +21,7 @@ STEPS = """\b
   bnngen build --target rpi4                   C99, compiled    build/model-rpi4/
   bnngen validate --target rpi4 --data digits  the same bits everywhere
   bnngen learn --target rpi4 --data digits     new classes, on the device
+  bnngen simulate --data digits --seeds 10     whole experiments on this computer
 """
 
 
@@ -31,7 +32,7 @@ def cli(debug: bool) -> None:
     """Binary neural networks, from training to a small board that keeps learning."""
 
 
-OTHERS = (validating.validate, operators.operators, demo.demo)
+OTHERS = (simulate.simulate, validating.validate, operators.operators, demo.demo)
 
 for command in (*model.COMMANDS, *build.COMMANDS, *device.COMMANDS, *OTHERS):
     cli.add_command(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,7 +22,8 @@ class Dataset:
     x_train, x_test: uint8 [N, H, W, C], C = 1 being grey and 3 RGB; y_train, y_test: int64 [N],
     indices into `classes`. sha256 is over the bytes of x_train, y_train, x_test, y_test, in this order
     (labels as little-endian int64), as loaded: a subset keeps the sum of the whole. source says where
-    the images came from, in words.
+    the images came from, in words. groups: by name, an integer for each training image: the track, speaker or session
+    that it belongs to (docs/simulate.md); not part of the checksum.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Dataset:
     classes: tuple[str, ...]
     sha256: str
     source: str
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,8 +89,9 @@ def subset(dataset: Dataset, classes: Iterable[int]) -> Dataset:
         raise DataError(f"no test image of the chosen classes: {', '.join(map(str, wanted))}",
                         where=dataset.name, why="the accuracy is measured on them at the end",
                         fix="choose at least one class that has test images, or add some")
+    groups = {name: values[train] for name, values in dataset.groups.items()}
     return replace(dataset, x_train=dataset.x_train[train], y_train=dataset.y_train[train],
-                   x_test=dataset.x_test[test], y_test=dataset.y_test[test])
+                   x_test=dataset.x_test[test], y_test=dataset.y_test[test], groups=groups)
 
 
 def holdout(count: int, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

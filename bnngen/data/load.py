@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,7 @@ def _from_npz(path: Path, name: str, classes: Sequence[str] | None = None) -> Da
             if isinstance(content, np.ndarray):
                 raise ValueError("it holds a single array without a name")
             arrays = {key: content[key] for key in (*ARRAYS, "classes") if key in content.files}
+            beside = {key: content[key] for key in content.files if _may_be_groups(key)}
             found = ", ".join(content.files) or "nothing"
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError("this is not a .npz file of plain arrays", where=str(path), why=npz_fault(error),
@@ -114,4 +116,12 @@ def _from_npz(path: Path, name: str, classes: Sequence[str] | None = None) -> Da
                         why=f"a data set has a training and a test part; this file holds {found}")
     if classes is None and "classes" in arrays:
         classes = [str(c) for c in arrays["classes"]]
-    return make_dataset(name, arrays, classes, f"file {path.name}")
+    made = make_dataset(name, arrays, classes, f"file {path.name}")
+    groups = {key.removesuffix("_train"): values.astype(np.int64) for key, values in beside.items()
+              if values.shape == made.y_train.shape and values.dtype.kind in "iu"}
+    return replace(made, groups=groups)
+
+
+def _may_be_groups(key: str) -> bool:
+    """True for NAME_train beside the four arrays: an integer for each training image, such as its track."""
+    return key.endswith("_train") and key not in ARRAYS

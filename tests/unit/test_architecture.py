@@ -27,6 +27,7 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "pipeline": {"frontend", "passes", "lower", "plan", "emit", "targets", "ir"},
     "continual": {"ir", "interp", "passes", "data", "lower"},
     "session": {"continual"},
+    "simulate": {"continual", "data", "device", "lower", "pipeline", "plan", "session", "targets"},
     "validate": {"ir", "interp"},
     "layer_errors": {"ir", "interp"},
     "device": {"targets", "resources"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "train": {"data"},
     "cli": {
         "analysis", "continual", "data", "device", "export", "interp", "ir", "layer_errors", "lower", "pipeline",
-        "plan", "report", "session", "targets", "train", "validate", "frontend", "passes", "resources",
+        "plan", "report", "session", "simulate", "targets", "train", "validate", "frontend", "passes", "resources",
     },
 }  # fmt: skip
 
