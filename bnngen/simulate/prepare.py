@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bnngen import __version__
+from bnngen.continual.methods import METHODS
 from bnngen.continual.scenarios import NEEDS_GROUPS, Scenario
 from bnngen.continual.stream import capped
 from bnngen.data import Dataset
@@ -23,6 +24,7 @@ from bnngen.errors import DataError, UsageError
 from bnngen.pipeline import BuildOptions
 from bnngen.simulate.cache import Computing, Part, Tensors, cached
 from bnngen.simulate.config import CUT, FEATURES, PIXELS, Inputs, Reference, Run
+from bnngen.simulate.learners import setting_of
 from bnngen.simulate.programs import BuiltProgram, build_program
 from bnngen.simulate.settings import Setting
 from bnngen.targets import load_target
@@ -93,6 +95,7 @@ class Preparation:
         reference = Reference(
             setting.method, dict(setting.tuning), options.learn, capacity, self._pretraining(built)
         )
+        _check_method(reference, inputs, built)
         identity = asdict(reference) | {"model": built.compiled.program.model_hash, "version": __version__}
         identity["stream"] = Path(inputs.stream).stem
         identity["pretraining"] = reference.pretraining and Path(reference.pretraining).stem
@@ -148,7 +151,7 @@ class Preparation:
 
     def _pixels(self, data: Dataset, split: str) -> str:
         """Keep the pixels as a plain .npy file, which jobs map into memory."""
-        path = self.where.cache / f"pixels-{data.sha256[:24]}" / f"{split}.npy"
+        path = self.where.cache / f"pixels-{data.sha256[:24]}-{data.shape[0]}x{data.shape[1]}" / f"{split}.npy"
         images = getattr(data, f"x_{split}")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +220,19 @@ def _feature_type(built: BuiltProgram) -> tuple[str, float]:
     features = program.values[program.features]
     size = features.bytes // math.prod(features.shape)
     return f"<i{size}", graph.tensors[graph.meta.head.tensor].uniform_scale
+
+
+def _check_method(reference: Reference, inputs: Inputs, built: BuiltProgram) -> None:
+    """Raise UsageError for a method that needs more than the experiment gives it."""
+    try:
+        METHODS[reference.method](setting_of(reference, inputs, built.compiled.learning.features, 0))
+    except AssertionError as error:
+        raise UsageError(
+            f"method {reference.method} cannot be made here",
+            where="--methods",
+            why=str(error),
+            fix="name the data that the backbone was trained on: --pretraining DATA",
+        ) from error
 
 
 def _some(data: Dataset, limit: int) -> Dataset:
