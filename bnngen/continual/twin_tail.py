@@ -34,7 +34,8 @@ from bnngen.lower.tail import TailBlock, TailSpec
 from bnngen.lower.tail_constants import TailConfig
 
 Array = np.ndarray
-SIGN_CLIP = 12  # fraction bits that slopes keep in a gradient
+FULL_RATE = 65536
+SLOPE_KEPT = 12  # fraction bits that slopes keep in a gradient
 
 
 @dataclass
@@ -69,6 +70,7 @@ class TwinTail:
         self.training = [block.copy() for block in self.committed]
         self.traces: list[Trace] = []
         self.alive: Array | None = None
+        self.rate = FULL_RATE
         self.clear()
 
     def _parameters(self, block: TailBlock) -> TwinBlock:
@@ -88,6 +90,10 @@ class TwinTail:
     def prepare(self) -> None:
         """Start an experience: train a copy of the committed parameters."""
         self.training = [block.copy() for block in self.committed]
+
+    def set_rate(self, rate: int) -> None:
+        """Set the length of the steps to come, in 1/65536 of the configured rates."""
+        self.rate = min(rate, FULL_RATE)
 
     def commit(self) -> None:
         """Keep what was trained."""
@@ -153,9 +159,9 @@ class TwinTail:
         if block.after is not None:
             sums["behind"].add(g.sum((0, 1)), e)
             sums["slope"].add((g * np.minimum(trace.u, 0)).sum((0, 1)), e + n.x)
-            sloped = shifted(g * v["slope"], SLOPE_BITS - SIGN_CLIP)
-            wide = np.where(trace.u < 0, sloped, g << SIGN_CLIP)
-            g, e = block_float(wide, e + SIGN_CLIP, n.gradient_limit)
+            sloped = shifted(g * v["slope"], SLOPE_BITS - SLOPE_KEPT)
+            wide = np.where(trace.u < 0, sloped, g << SLOPE_KEPT)
+            g, e = block_float(wide, e + SLOPE_KEPT, n.gradient_limit)
             sums["before"].add(g.sum((0, 1)), e)
         open_ = trace.acc > 0 if block.relu else np.ones_like(trace.acc, bool)
         sums["bias"].add(g.sum((0, 1)), e)
@@ -191,12 +197,14 @@ class TwinTail:
                 block.latent = self._new_latent(block.latent, filters, rng)
             for name, total in sums.items():
                 slope = name == "slope"
-                step = total.step(self.numbers.slope_step if slope else self.numbers.vector_step)
+                mult, shift = self.numbers.slope_step if slope else self.numbers.vector_step
+                step = total.step((mult * self.rate >> 16, shift))
                 limit = SLOPE_LIMIT if slope else VECTOR_LIMIT
                 block.vectors[name] = np.clip(block.vectors[name] - step, -limit, limit)
 
     def _new_latent(self, latent: Array, filters: FilterSum, rng: Pcg32) -> Array:
         mult, shift = self.numbers.latent_step
+        mult = mult * self.rate >> 16
         if self.config.rule == "sgd":
             step = shifted(filters.total * mult, product_shift(shift + filters.exponent))
         else:

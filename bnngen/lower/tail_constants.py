@@ -32,8 +32,8 @@ class TailConfig:
     direction, at the length at which the mean |step| of a kernel is latent_lr. lr: of all vectors, plain SGD.
     """
 
-    lr: float = 0.01
-    latent_lr: float = 0.01
+    lr: float = 0.05
+    latent_lr: float = 0.0005
     rule: str = "scaled"
     batch: int = 64
     q_bin: int = 8

@@ -2,6 +2,8 @@
 /* tail.c -- the trainable tail's parameters: two sets, their packed signs, their state (docs/numerics.md, 6.2, 6.9). */
 #include "tail_internal.h"
 
+#define FULL_RATE 65536u
+
 enum { TO_16_BITS = 258 }; /* 127 * 258 = 32766 */
 
 static void copy_bytes(void *to, const void *from, size_t bytes)
@@ -79,6 +81,7 @@ void bnn_tail_init(bnn_tail *self, const bnn_tail_config *config, const bnn_tail
 {
     self->config = config;
     self->memory = *memory;
+    self->rate = FULL_RATE;
     self->latent = NULL;
     load(config, &memory->committed);
     bnn_tail_prepare(self);
@@ -88,6 +91,11 @@ void bnn_tail_init(bnn_tail *self, const bnn_tail_config *config, const bnn_tail
 void bnn_tail_prepare(bnn_tail *self)
 {
     copy_set(self->config, &self->memory.training, &self->memory.committed);
+}
+
+void bnn_tail_set_rate(bnn_tail *self, uint32_t rate)
+{
+    self->rate = rate < FULL_RATE ? rate : FULL_RATE;
 }
 
 void bnn_tail_commit(bnn_tail *self)

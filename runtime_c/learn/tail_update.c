@@ -16,6 +16,12 @@ static factor make_factor(int64_t mult, int32_t shift)
     return f;
 }
 
+/* A configured mantissa at the rate of now. */
+static int64_t at_rate(const bnn_tail *self, int32_t mult)
+{
+    return ((int64_t)mult * self->rate) >> 16;
+}
+
 static int32_t sum_at(const bnn_tail *self, uint32_t i)
 {
     return self->config->sum_bits == 16u ? ((const int16_t *)self->memory.sums)[i]
@@ -29,13 +35,13 @@ static factor kernel_factor(const bnn_tail *self, uint32_t b)
     const uint32_t kernel = tail_sizes_of(config).kernel;
     int64_t whole = 0; /* at most 9 * 2^20 * 2^31 */
     if (config->rule == BNN_TAIL_SGD) {
-        return make_factor(config->w_mult, config->w_shift + self->sum_exponent[b]);
+        return make_factor(at_rate(self, config->w_mult), config->w_shift + self->sum_exponent[b]);
     }
     for (uint32_t i = b * kernel; i < (b + 1u) * kernel; i++) {
         const int64_t v = sum_at(self, i);
         whole += v < 0 ? -v : v;
     }
-    return make_factor(((int64_t)config->w_mult << 31) / (whole < 1 ? 1 : whole), config->w_shift + 31);
+    return make_factor((at_rate(self, config->w_mult) << 31) / (whole < 1 ? 1 : whole), config->w_shift + 31);
 }
 
 /* Latents move by a step in units of 2^-16, rounded down after 16 random bits are added: the mean is the step. */
@@ -77,7 +83,7 @@ static void move_vector(bnn_tail *self, uint32_t b, uint32_t place)
     while (bnn_round_shift(max, shift) > 0x7FFFFFFF) {
         shift++;
     }
-    f = make_factor(slope ? config->s_mult : config->v_mult,
+    f = make_factor(at_rate(self, slope ? config->s_mult : config->v_mult),
                     (slope ? config->s_shift : config->v_shift) + self->vector_exponent[b][place] - shift);
     for (uint32_t c = 0; c < channels; c++) {
         const int64_t step = tail_shift(tail_shift(sums[c], shift) * f.mult, f.shift); /* product below 2^62 */

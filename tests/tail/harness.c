@@ -5,7 +5,8 @@
 
 #include "bnn/tail.h"
 
-enum { OP_FORWARD = 1, OP_REPLAY, OP_BACKWARD, OP_CLEAR, OP_UPDATE, OP_PREPARE, OP_COMMIT, OP_RESTORE, OP_QUIET = 256 };
+enum { OP_FORWARD = 1, OP_REPLAY, OP_BACKWARD, OP_CLEAR, OP_UPDATE, OP_PREPARE, OP_COMMIT, OP_RESTORE, OP_RATE };
+enum { OP_QUIET = 256 }; /* added: no report */
 
 typedef struct {
     const uint8_t *at;
@@ -153,6 +154,8 @@ static const int16_t *run_op(harness *h, uint32_t op)
         bnn_tail_prepare(&h->tail);
     } else if (op == OP_COMMIT) {
         bnn_tail_commit(&h->tail);
+    } else if (op == OP_RATE) {
+        bnn_tail_set_rate(&h->tail, (uint32_t)number(h));
     } else if (op == OP_RESTORE) {
         bnn_tail_restore(&h->tail);
     }

@@ -21,7 +21,8 @@ from tests.learn.script import RUNTIME, WARNINGS
 HERE = Path(__file__).parent
 PLATFORM = HERE.parent / "learn"
 SOURCES = [*sorted((RUNTIME / "learn").glob("tail*.c")), HERE / "harness.c"]
-OPS = {"forward": 1, "replay": 2, "backward": 3, "clear": 4, "update": 5, "prepare": 6, "commit": 7, "restore": 8}
+OPS = {"forward": 1, "replay": 2, "backward": 3, "clear": 4, "update": 5, "prepare": 6, "commit": 7}
+OPS |= {"restore": 8, "set_rate": 9}
 QUIET = 256
 Call = tuple[str, int, np.ndarray | None]  # name; training or exponent; cut, latent or dx
 
@@ -99,7 +100,8 @@ def calls_for(spec: TailSpec, seed: int, batches: int = 2, samples: int = 4) -> 
             calls += [("replay", 1, latent()), ("backward", exponent, dx)]
         calls += [("update", 0, None), ("forward", batch % 2, cut()), ("replay", 0, latent())]
     calls += [("commit", 0, None), ("forward", 0, cut())]
-    calls += [("clear", 0, None), ("replay", 1, latent()), ("backward", 20, np.ones(spec.channels, np.int32))]
+    calls += [("set_rate", 20000, None), ("clear", 0, None), ("replay", 1, latent())]
+    calls.append(("backward", 20, np.ones(spec.channels, np.int32)))
     return [*calls, ("update", 0, None), ("restore", 0, None), ("prepare", 0, None), ("forward", 1, cut())]
 
 
@@ -122,6 +124,8 @@ def encode(spec: TailSpec, config: TailConfig, calls: Sequence[Call], seed: int,
         pieces.append(struct.pack("<i", OPS[name] + (QUIET if silent else 0)))
         if name in ("forward", "replay", "backward"):
             pieces += [struct.pack("<i", value), data.tobytes()]
+        elif name == "set_rate":
+            pieces.append(struct.pack("<i", value))
     return b"".join(piece + bytes(-len(piece) % 8) for piece in pieces)
 
 
@@ -137,6 +141,8 @@ def twin_lines(spec: TailSpec, config: TailConfig, calls: Sequence[Call], seed: 
             twin.backward(data, value)
         elif name == "update":
             twin.update(rng)
+        elif name == "set_rate":
+            twin.set_rate(value)
         elif name != "restore":
             getattr(twin, name)()
         lines.append(report(twin, OPS[name], features, rng))

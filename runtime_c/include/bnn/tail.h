@@ -89,6 +89,7 @@ typedef struct {
 typedef struct {
     const bnn_tail_config *config;
     bnn_tail_memory memory;
+    uint32_t rate;                                /* of full steps, in 1/65536: 65536 unless the caller sets it */
     const uint32_t *latent;                       /* of the last replay; backward may read it again */
     int32_t sum_exponent[BNN_TAIL_MOST_BLOCKS];   /* of the kernel's sums; without meaning where the bound is 0 */
     int32_t sum_bound[BNN_TAIL_MOST_BLOCKS];      /* no sum is larger */
@@ -101,6 +102,9 @@ void bnn_tail_init(bnn_tail *self, const bnn_tail_config *config, const bnn_tail
 
 /* Start of an experience: the trained set = the committed one. */
 void bnn_tail_prepare(bnn_tail *self);
+
+/* Length of the steps to come, in 1/65536 of the configured rates, at most 65536: for schedules. prepare() keeps it. */
+void bnn_tail_set_rate(bnn_tail *self, uint32_t rate);
 
 /* Keep what was trained. */
 void bnn_tail_commit(bnn_tail *self);
