@@ -17,37 +17,13 @@ from typing import Any, get_type_hints
 
 from bnngen import resources
 from bnngen.errors import TargetError
+from bnngen.ports import EMULATED, PORTS, PROTOCOL_SOURCES, Port
 
 SCHEMA = 1
 KEYS = "docs/adding-a-board.md explains every key"
 FEATURES = ("x64", "neon", "cm4", "dsp")
 RUN_METHODS = ("native", "qemu-user", "qemu-system", "ssh", "serial")
 FLASH_TOOLS = ("st-flash", "openocd", "pyocd", "gdb", "ssh")
-
-
-@dataclass(frozen=True)
-class Port:
-    """What of `runtime_c/port` a family of targets is built from. Paths are relative to `runtime_c`.
-
-    sources:  belong to every program of the target
-    programs: (suffix of the file name, the object that moves bytes); programs differ in nothing else
-    memory_map: True where bnngen, not the operating system, decides on addresses: needs memory.ld
-    """
-
-    sources: tuple[str, ...]
-    programs: tuple[tuple[str, str], ...]
-    memory_map: bool
-
-
-PORTS = {
-    "linux": Port((), (("", "port/linux/port_stdio.c"),), memory_map=False),
-    "stm32f4": Port(
-        ("port/freestanding.c", "port/stm32f4/startup.c", "port/stm32f4/clock.c"),
-        (("_uart.elf", "port/stm32f4/port_uart.c"), ("_semihosting.elf", "port/stm32f4/port_semihosting.c")),
-        memory_map=True,
-    ),
-}
-PROTOCOL_SOURCES = ("protocol/frame.c", "protocol/server.c")
 
 
 @dataclass(frozen=True)
@@ -67,7 +43,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Clock:
-    """The clock tree of an STM32F4 driven by its internal oscillator (RM0090, chapter 7)."""
+    """The clock tree of an STM32 driven by its internal oscillator: core = hsi / pll_m * pll_n / pll_p."""
 
     hz: int
     hsi_hz: int
@@ -123,9 +99,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Emulator:
+    """flash_base, ram_base: of the emulated machine, where it has the board's core but not its addresses; the program
+    for it is linked by a script of its own."""
+
     program: str
     args: tuple[str, ...]
     packages: tuple[str, ...]
+    flash_base: int = -1
+    ram_base: int = -1
 
 
 @dataclass(frozen=True)
@@ -175,6 +156,7 @@ class Target:
         port_sources: port and protocol, relative to `bnn/`, linked into every program;
         linker_script: its file name or None; programs: [(suffix, io_source)], a program is called
         <model><suffix> and has exactly one io_source; each *.elf also gets a .bin and a .hex.
+        scripts: suffixes of programs that another script links, and its name.
         """
         files = self.port_files
         return {
@@ -186,7 +168,20 @@ class Target:
             "port_sources": [*PROTOCOL_SOURCES, *files.sources],
             "linker_script": "memory.ld" if files.memory_map else None,
             "programs": list(files.programs),
+            "scripts": {EMULATED: "memory_emulator.ld"} if self._moved else {},
         }
+
+    @property
+    def _moved(self) -> bool:
+        """True where the emulator has the memory at other addresses than the board."""
+        return self.emulator is not None and self.emulator.flash_base >= 0
+
+    def emulator_view(self) -> dict[str, Any] | None:
+        """Return what memory.ld.j2 prints for the emulator; None where it takes the board's own addresses."""
+        view = self.memory_view()
+        if view is None or not self._moved:
+            return None
+        return view | {"flash_base": self.emulator.flash_base, "ram_base": self.emulator.ram_base}
 
     def memory_view(self) -> dict[str, Any] | None:
         """Return what memory.ld.j2 prints (bytes, addresses), or None where no linker script is needed."""
@@ -347,6 +342,10 @@ def run_without_means(target: Target) -> str | None:
     """The default way to run must be possible: an emulator for qemu, a flash host for ssh."""
     if target.run.method.startswith("qemu") and target.emulator is None:
         return f"run.method {target.run.method!r} needs an [emulator] table"
+    if target.run.method.startswith("qemu-system") and EMULATED not in dict(target.port_files.programs):
+        return f"port family {target.port.family!r} has no program for an emulator"
+    if target.emulator and (target.emulator.flash_base < 0) != (target.emulator.ram_base < 0):
+        return "emulator.flash_base and emulator.ram_base go together"
     if target.run.method == "ssh" and not (target.flash and target.flash.host):
         return "run.method 'ssh' needs flash.host"
     return None

@@ -14,12 +14,14 @@ FLOAT_FLAGS = ["-ffp-contract=off"]  # a product and a sum are rounded one by on
 
 @dataclass(frozen=True)
 class ProgramView:
-    """An executable. source: the object that moves its bytes. images: raw files made from it (.bin, .hex)."""
+    """An executable. source: the object that moves its bytes. images: raw files made from it (.bin, .hex). script: the
+    linker script, "" where the system's own is taken."""
 
     name: str
     source: str
     object: str
     images: tuple[str, ...]
+    script: str
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,18 @@ def make_view(view: ModelView, target: Target, learning: bool) -> MakeView:
         linker_script=script,
         library_sources=tuple(library),
         program_sources=("main.c", *(f"bnn/{path}" for path in facts["port_sources"])),
-        programs=tuple(_program(f"{view.name}{suffix}", f"bnn/{source}") for suffix, source in facts["programs"]),
+        programs=tuple(
+            _program(f"{view.name}{suffix}", f"bnn/{source}", facts["scripts"].get(suffix, script))
+            for suffix, source in facts["programs"]
+        ),
     )
 
 
-def _program(name: str, source: str) -> ProgramView:
+def _program(name: str, source: str, script: str) -> ProgramView:
     raw = name.endswith(".elf")
     stem = name.removesuffix(".elf")
-    return ProgramView(name, source, f"{source.rsplit('.', 1)[0]}.o", (f"{stem}.bin", f"{stem}.hex") if raw else ())
+    images = (f"{stem}.bin", f"{stem}.hex") if raw else ()
+    return ProgramView(name, source, f"{source.rsplit('.', 1)[0]}.o", images, script)
 
 
 def _binutil(cc: str, tool: str) -> str:

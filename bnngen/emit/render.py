@@ -77,6 +77,9 @@ def render_files(program: Program, plan: Plan, learning: LearningProgram | None,
     memory = target.memory_view()
     if memory is not None:
         files["memory.ld"] = env.get_template("memory.ld.j2").render(memory)
+    emulated = target.emulator_view()
+    if emulated is not None:
+        files["memory_emulator.ld"] = env.get_template("memory.ld.j2").render(emulated)
     build = make_view(view, target, learning is not None)
     for name in ("Makefile", "CMakeLists.txt"):
         files[name] = env.get_template(f"{name}.j2").render(v=view, b=build)

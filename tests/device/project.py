@@ -41,10 +41,10 @@ def write_project(directory: Path, target: Target, changes: Changes = Changes())
                              lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     main = env.get_template("main.c.j2").render(m="tiny", M="TINY", has_latent=True, has_learn=changes.learn)
     (directory / "main.c").write_text(main, encoding="utf-8")
-    memory = target.memory_view()
-    if memory is not None:
-        script = env.get_template("memory.ld.j2").render(**(memory | (changes.memory or {})))
-        (directory / "memory.ld").write_text(script, encoding="utf-8")
+    for name, memory in (("memory.ld", target.memory_view()), ("memory_emulator.ld", target.emulator_view())):
+        if memory is not None:
+            script = env.get_template("memory.ld.j2").render(**(memory | (changes.memory or {})))
+            (directory / name).write_text(script, encoding="utf-8")
     (directory / "manifest.json").write_text(json.dumps({"model": "tiny"}), encoding="utf-8")
     (directory / "Makefile").write_text(makefile(target, changes), encoding="utf-8")
     return directory
@@ -55,17 +55,18 @@ def makefile(target: Target, changes: Changes) -> str:
     view = target.make_view()
     objects = [f"{name}.o" for name in MODEL_OBJECTS]
     objects += [f"bnn/{source}".removesuffix(".c") + ".o" for source in view["port_sources"]]
-    script = "-T memory.ld" if view["linker_script"] else ""
     lines = [
         f"CC = {view['cc']}",
         f"CFLAGS = {WARNINGS} {' '.join(view['cflags'])} -I. -Ibnn/include {changes.cflags}",
-        f"LDFLAGS = {' '.join(view['ldflags'])} {script} {changes.cflags}",
+        f"LDFLAGS = {' '.join(view['ldflags'])} {changes.cflags}",
         "all: " + " ".join(f"tiny{suffix}" for suffix, _ in view["programs"]),
     ]
     for suffix, io in view["programs"]:
         io_object = f"bnn/{io}".removesuffix(".c") + ".o"
+        script = view["scripts"].get(suffix, view["linker_script"])
+        link = f"$(LDFLAGS) -T {script}" if script else "$(LDFLAGS)"
         lines += [f"tiny{suffix}: {' '.join(objects)} {io_object}",
-                  f"\t$(CC) $(LDFLAGS) {' '.join(view['cflags'])} -o $@ $^ {' '.join(view['libs'])}"]
+                  f"\t$(CC) {link} {' '.join(view['cflags'])} -o $@ $^ {' '.join(view['libs'])}"]
         if view["objcopy"]:
             raw = f"tiny{suffix}".removesuffix(".elf")
             lines += [f"\t{view['objcopy']} -O {kind} $@ {raw}.{suffix}"

@@ -23,15 +23,49 @@ def test_every_target_loads_and_its_port_exists(name):
     assert target.toolchain.packages
 
 
-def test_the_three_targets_have_the_features_that_select_their_kernels():
-    assert {name: load_target(name).features for name in ("host", "rpi4", "stm32f405")} == {
-        "host": ("x64",), "rpi4": ("neon",), "stm32f405": ("cm4", "dsp")}
+def test_targets_have_the_features_that_select_their_kernels():
+    assert {name: load_target(name).features for name in target_names()} == {
+        "host": ("x64",), "rpi4": ("neon",), "stm32f405": ("cm4", "dsp"), "nucleo-f746zg": ("cm4", "dsp"),
+        "nucleo-h743zi": ("cm4", "dsp"), "nucleo-g071rb": ()}
 
 
 def test_stm32f405_has_128_kib_of_ram_at_its_real_address():
     view = load_target("stm32f405").memory_view()
     assert (view["ram_base"], view["ram_bytes"]) == (0x20000000, 128 * 1024)
     assert (view["flash_base"], view["flash_bytes"]) == (0x08000000, 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "ram", "flash"), [("nucleo-f746zg", 320, 1024), ("nucleo-h743zi", 512, 2048), ("nucleo-g071rb", 36, 128)]
+)
+def test_the_nucleo_boards_have_the_memory_of_their_parts(name, ram, flash):
+    view = load_target(name).memory_view()
+    assert (view["ram_bytes"], view["flash_bytes"]) == (ram * 1024, flash * 1024)
+    assert view["flash_base"] == 0x08000000 and view["ram_base"] == (0x24000000 if "h743" in name else 0x20000000)
+
+
+def test_an_emulator_with_other_addresses_has_a_script_of_its_own():
+    """Sizes and budgets stay the board's: what runs in the emulator would fit the part."""
+    target = load_target("nucleo-f746zg")
+    real, emulated = target.memory_view(), target.emulator_view()
+    assert emulated["flash_base"] == 0 and real["flash_base"] == 0x08000000
+    assert {key: value for key, value in real.items() if not key.endswith("_base")} == {
+        key: value for key, value in emulated.items() if not key.endswith("_base")
+    }
+    assert target.make_view()["scripts"] == {"_semihosting.elf": "memory_emulator.ld"}
+    assert load_target("stm32f405").emulator_view() is None and load_target("host").emulator_view() is None
+
+
+def test_half_of_an_emulators_addresses_is_refused():
+    args = 'args     = ["-M", "netduinoplus2"]'
+    assert GOOD.count(args) == 1
+    with pytest.raises(TargetError, match="go together"):
+        parse_target(GOOD.replace(args, f"{args}\nflash_base = 0"), "board.toml")
+
+
+def test_a_port_without_a_program_for_an_emulator_cannot_be_run_in_one():
+    with pytest.raises(TargetError, match="no program for an emulator"):
+        parse_target(GOOD.replace('family    = "stm32f4"', 'family    = "stm32h7"'), "board.toml")
 
 
 CHECKED = {  # check -> (text, its replacement, what the message says)
@@ -89,7 +123,7 @@ def test_unknown_target_lists_what_there_is():
     with pytest.raises(TargetError) as caught:
         load_target("stm32f407")
     assert "stm32f405" in caught.value.fix
-    assert "host, rpi4, stm32f405" in caught.value.why
+    assert "nucleo-h743zi, rpi4, stm32f405" in caught.value.why
 
 
 def test_a_board_of_ones_own_is_a_file(tmp_path):

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Byte stream on USART1: 8 data bits, no parity, one stop bit; TX on PA9, RX on PA10 (RM0090, chapter 30). */
-#include "board.h"
+#include "../cortexm/board.h"
 #include "bnn/port.h"
+#include "rcc.h"
 
 #define GPIOA_MODER REGISTER(0x40020000u)
 #define GPIOA_AFRH REGISTER(0x40020024u)
@@ -24,7 +25,7 @@ void board_open_stream(void)
     (void)RCC_APB2ENR;      /* the clock is on two cycles later: a read takes longer */
     GPIOA_AFRH = (GPIOA_AFRH & ~0xFF0u) | 0x770u;                                /* PA9, PA10: AF7 */
     GPIOA_MODER = (GPIOA_MODER & ~(0xFu << 18)) | (0xAu << 18);                   /* alternate function */
-    USART1_BRR = (board_apb2_hz + BNN_UART_BAUD / 2u) / BNN_UART_BAUD;
+    USART1_BRR = (board_uart_hz + BNN_UART_BAUD / 2u) / BNN_UART_BAUD;
     USART1_CR1 = CR1_UE_TE_RE;
 }
 

@@ -30,7 +30,7 @@ static void misbehave(const uint8_t *image)
         }
     }
     if (image[0] == TINY_FAULT) {
-        sink = *(const volatile uint32_t *)(uintptr_t)0x60000000u;
+        sink = *(const volatile uint32_t *)(uintptr_t)0x9F000000u; /* memory on no target */
     } else if (image[0] == TINY_OVERFLOW) {
         dig(1000000);
     } else if (image[0] == TINY_DEEP) {

@@ -6,6 +6,7 @@
 #include "tiny.h"
 
 #define BNN_TINY_CAPACITY 4u
+#define BNN_TINY_STATE_ITEMS 3u
 #define BNN_TINY_BUFFER 8u
 
 enum { BNN_LEARN_ITEMS = 3 };

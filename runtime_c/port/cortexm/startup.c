@@ -11,8 +11,14 @@
 
 #define PAINT 0xC5C5C5C5u
 #define CPACR REGISTER(0xE000ED88u)
+#if __ARM_ARCH >= 7 /* ARMv6-M says only that there was a fault, not which */
 #define CFSR REGISTER(0xE000ED28u)
 #define BFAR REGISTER(0xE000ED38u)
+#else
+#define CFSR 0u
+#define BFAR 0u
+#endif
+#define CFSR_STKERR (1u << 12)
 #define EXIT_FAULT 98
 
 /* Addresses from memory.ld. */
@@ -31,13 +37,12 @@ static int clock_confirmed;
  * outside the stack means that there is no such frame. */
 void bnn_fault(const uint32_t *frame, uint32_t sp)
 {
-    uint32_t words[4] = {0, 0, 0, 0};
+    const int stacked = sp >= (uint32_t)bnn_stack_bottom && sp + 32u <= (uint32_t)bnn_stack_top;
+    uint32_t words[4];
 
-    if (sp >= (uint32_t)bnn_stack_bottom && sp + 32u <= (uint32_t)bnn_stack_top) {
-        words[0] = frame[6];
-        words[1] = frame[5];
-    }
-    words[2] = CFSR;
+    words[0] = stacked ? frame[6] : 0u;
+    words[1] = stacked ? frame[5] : 0u;
+    words[2] = CFSR | (stacked ? 0u : CFSR_STKERR); /* ARMv6-M does not say so itself */
     words[3] = BFAR;
     bnn_server_fault(words);
     board_exit(EXIT_FAULT);
@@ -52,7 +57,7 @@ __attribute__((naked)) void Fault_Handler(void)
                      "mov r1, sp\n"
                      "ldr r2, =bnn_stack_top\n"
                      "mov sp, r2\n"
-                     "b bnn_fault\n"
+                     "bl bnn_fault\n"
                      ".ltorg\n");
 }
 
@@ -77,8 +82,10 @@ __attribute__((section(".isr_vector"), used)) static const vector_table vectors 
 
 static void enable_fpu(void)
 {
+#ifdef __ARM_FP
     CPACR |= 0xFu << 20;
     __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
 }
 
 static void paint_stack(void)

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clock, power and flash-interface registers of the STM32H742/743 (RM0433, chapters 4, 6 and 8). */
+#ifndef BNN_STM32H7_RCC_H
+#define BNN_STM32H7_RCC_H
+
+#define PWR_BASE 0x58024800u
+#define PWR_CSR1 REGISTER(PWR_BASE + 0x04u)
+#define PWR_CR3 REGISTER(PWR_BASE + 0x0Cu)
+
+#define RCC_BASE 0x58024400u
+#define RCC_CR REGISTER(RCC_BASE + 0x00u)
+#define RCC_CFGR REGISTER(RCC_BASE + 0x10u)
+#define RCC_D1CFGR REGISTER(RCC_BASE + 0x18u)
+#define RCC_D2CFGR REGISTER(RCC_BASE + 0x1Cu)
+#define RCC_D3CFGR REGISTER(RCC_BASE + 0x20u)
+#define RCC_PLLCKSELR REGISTER(RCC_BASE + 0x28u)
+#define RCC_PLLCFGR REGISTER(RCC_BASE + 0x2Cu)
+#define RCC_PLL1DIVR REGISTER(RCC_BASE + 0x30u)
+#define RCC_AHB4ENR REGISTER(RCC_BASE + 0xE0u)
+#define RCC_APB1LENR REGISTER(RCC_BASE + 0xE8u)
+#define FLASH_ACR REGISTER(0x52002000u)
+
+#endif
