@@ -64,7 +64,7 @@ def methods(graph: ir.Graph, config: LearnConfig, path: LatentPath, seed: int) -
     """Return the methods by name. 1-bit latents appear only where the cut is the feature tensor itself."""
     assert graph.meta.head is not None and graph.meta.latent is not None
     capacity, latent = config.capacity or graph.meta.head.capacity, graph.meta.latent
-    floats = MethodSetting(capacity, path.sizes[0], config=config, tuning=Tuning(bits=32), seed=seed)
+    floats = MethodSetting(capacity, path.sizes[0], config=config, tuning=Tuning(bits=32, root=False), seed=seed)
     found: dict[str, Method] = {"CWR* float32, float latents": METHODS["cwr-replay"](floats)}
     if latent.tensor == graph.meta.head.tensor:
         levels = Levels.one_bit(*(np.array(v) for v in (latent.threshold, latent.low, latent.high)))

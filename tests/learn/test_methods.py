@@ -38,7 +38,7 @@ def final(digits: Dataset) -> dict[str, float]:
     experiences = new_classes(digits, NewClasses(tuple(range(CLASSES)), 5, 1))
     levels = levels_of(experiences[0].images)  # future classes enter no level and no range
     head = HeadInput("pixels", 0.0, float(experiences[0].images.max()), CLASSES)
-    floats = MethodSetting(CLASSES, SIZE, config=CONFIG, tuning=Tuning(bits=32))
+    floats = MethodSetting(CLASSES, SIZE, config=CONFIG, tuning=Tuning(bits=32, root=False))
     methods = {
         "integer": TwinMethod(head, CONFIG, levels),
         "float, 1-bit latents": METHODS["cwr-replay"](replace(floats, levels=levels, tuning=Tuning(bits=1))),

@@ -11,10 +11,17 @@ that store latents, root, shrinkage and blend for the covariances, and so on.
 
 from __future__ import annotations
 
+from bnngen.continual.methods.analytic import (
+    FixedCovariance,
+    NearestMean,
+    StreamingDiscriminant,
+    discriminant_projections,
+    fixed_projections,
+    ridge_projections,
+)
+from bnngen.continual.methods.generative import generative, sgd_generative
 from bnngen.continual.methods.interface import Bytes, Factory, Method, MethodSetting, Tuning
 from bnngen.continual.methods.levels import Levels, calibrate
-from bnngen.continual.methods.means import FixedCovariance, NearestMean, StreamingDiscriminant
-from bnngen.continual.methods.ridge import RidgeProjections
 from bnngen.continual.methods.run import run_method
 from bnngen.continual.methods.sgd import cwr, cwr_replay, naive, sgd_replay
 from bnngen.continual.methods.stored import HammingNeighbours, Joint, MemoryOnly
@@ -24,10 +31,14 @@ METHODS: dict[str, Factory] = {
     "cwr": cwr,
     "sgd-replay": sgd_replay,
     "cwr-replay": cwr_replay,
+    "generative": generative,
+    "sgd-generative": sgd_generative,
     "nearest-mean": NearestMean,
     "fixed-covariance": FixedCovariance,
+    "fixed-projections": fixed_projections,
     "slda": StreamingDiscriminant,
-    "ridge": RidgeProjections,
+    "slda-projections": discriminant_projections,
+    "ridge": ridge_projections,
     "hamming": HammingNeighbours,
     "memory-only": MemoryOnly,
     "joint": Joint,

@@ -44,24 +44,25 @@ class Tuning:
     """Options of the methods beside those of `LearnConfig`; which method reads which: METHODS.
 
     bits: of an element of a latent (1, 2, 4, 8; 32: float). spacing: of its levels, "quantile" or "uniform".
-    components: Bernoulli components of a class.
-    pseudo: how many samples a class of a generative memory counts for in the consolidation. root: learn from
-    square roots of the features. shrinkage: of a covariance towards its mean variance. blend: share of the
-    pre-training covariance. projections, activation ("sign" or "relu"), threshold ("median" or "zero"), ridge:
-    of random projections; the penalty is ridge times the mean diagonal of the Gram matrix. neighbours: k.
+    components: Bernoulli components of a class; pseudo: most samples that a class of a generative memory counts for
+    in the consolidation. root: analytic heads learn from square roots of the features. shrinkage: of a covariance
+    towards its mean variance. blend: share of the pre-training covariance. projections, activation ("relu" or
+    "sign"), threshold ("median" or "zero"), raw (features beside them): of random projections. ridge: penalty, times
+    the mean diagonal of the Gram matrix. neighbours: k.
     """
 
     bits: int = 1
     spacing: str = "quantile"
     components: int = 4
-    pseudo: int = 30
-    root: bool = False
-    shrinkage: float = 0.02
+    pseudo: int = 400
+    root: bool = True
+    shrinkage: float = 0.05
     blend: float = 0.0
-    projections: int = 512
-    activation: str = "sign"
+    projections: int = 256
+    activation: str = "relu"
     threshold: str = "median"
-    ridge: float = 0.003
+    raw: bool = True
+    ridge: float = 0.03
     neighbours: int = 3
 
 
