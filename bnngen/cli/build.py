@@ -39,7 +39,7 @@ OPTIONS = (
                  help="The same by the bits of an integer: 8 is int8, 16 is int16."),
     click.option("--head", type=click.Choice(list(HEADS)), default=LearnConfig.head, show_default=True,
                  help="Learning: what is learned. cwr: CWR*; cwr+: without its counts of samples; sgd: without "
-                 "consolidation."),
+                 "consolidation; float32: CWR* in floating point, the reference for the others."),
     click.option("--replay", type=int, default=LearnConfig.replay, show_default=True,
                  help="Learning: slots of the 1-bit replay memory; 0: none."),
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
@@ -57,8 +57,8 @@ OPTIONS = (
                  show_default=True, help="Learning: step length of gradient descent."),
     click.option("--q-f", type=click.IntRange(4, 8), default=LearnConfig.q_f, show_default=True,
                  help="Learning: bits of features and weights in the forward pass."),
-    click.option("--q-b", type=click.Choice(["8", "16"]), default=str(LearnConfig.q_b), show_default=True,
-                 help="Learning: bits of stored weights and gradients."),
+    click.option("--q-b", type=click.Choice(["8", "16", "32"]), default=str(LearnConfig.q_b), show_default=True,
+                 help="Learning: bits of stored weights and gradients. 32: twice the memory of 16."),
 )  # fmt: skip
 model_option = click.option("--model", default="model", show_default=True,
                             help="The ONNX file, or its name without .onnx.")  # fmt: skip

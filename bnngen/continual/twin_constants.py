@@ -22,7 +22,7 @@ HALF = Fraction(1, 2)
 
 @dataclass(frozen=True)
 class TwinConstants:
-    """Section 5.1, 5.3 and 5.4 as numbers. `table` is T of 5.4."""
+    """Section 5.1, 5.3 and 5.4 as numbers. `cut`: b_K, `share`: b_A; `table` is T of 5.4."""
 
     p: int
     f: int
@@ -36,6 +36,8 @@ class TwinConstants:
     u_shift: int
     e_min: int
     e_max: int
+    cut: int
+    share: int
     table: np.ndarray
 
 
@@ -50,9 +52,11 @@ def twin_constants(
     ratio = Fraction(scale) / grid
     x_shift = next(s for s in range(30, -1, -1) if ratio * (1 << s) < (1 << 31) - 1)
     log2e = Fraction(0x171547652B82FE, 1 << 52)
+    wide = q_b > 16
     t_mult, t_exponent = normalise(grid * log2e / f)
-    u_mult, u_exponent = normalise(Fraction(rate[0]) * grid / rate[1] / largest)
-    t_shift, u_shift = t_exponent - 31, u_exponent - GUARD_BITS
+    u_mult, u_exponent = normalise(Fraction(rate[0]) * grid / rate[1] / largest, 15 if wide else 31)
+    cut = 31 if wide else 15
+    t_shift, u_shift = t_exponent - 16 - cut, u_exponent - GUARD_BITS
     return TwinConstants(
         p,
         f,
@@ -66,6 +70,8 @@ def twin_constants(
         u_shift,
         max(u_shift - 62, -t_shift),
         min(u_shift - 1, 63 - t_shift),
+        cut,
+        22 if wide else 30,
         exponential_table(),
     )
 
@@ -77,15 +83,15 @@ def even(value: Fraction) -> int:
     return below + (rest > HALF or (rest == HALF and below % 2 == 1))
 
 
-def normalise(value: Fraction) -> tuple[int, int]:
-    """Return (m, s) with value close to m / 2^s and m in [2^30, 2^31)."""
+def normalise(value: Fraction, bits: int = 31) -> tuple[int, int]:
+    """Return (m, s) with value close to m / 2^s and m of `bits` bits."""
     s = 0
-    while value < 1 << 30:
+    while value < 1 << (bits - 1):
         value, s = value * 2, s + 1
-    while value >= 1 << 31:
+    while value >= 1 << bits:
         value, s = value / 2, s - 1
     m = even(value)
-    return (m >> 1, s - 1) if m == 1 << 31 else (m, s)
+    return (m >> 1, s - 1) if m == 1 << bits else (m, s)
 
 
 @cache

@@ -15,7 +15,6 @@ from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig
 
 Array = np.ndarray
-SHARE = 30
 
 
 def rshift(values: Array, shift: int) -> Array:
@@ -30,7 +29,7 @@ class CwrHead:
     observes = False
 
     def __init__(self, head: HeadInput, scale: float, shape: tuple[int, int], config: LearnConfig) -> None:
-        self.kind = config.head
+        self.kind, self.width = config.head, "<i4" if config.q_b > 16 else "<i2"
         self.k = twin_constants(head, scale, (config.q_f, config.q_b), (config.lr, config.batch))
         self.cw, self.tw = (np.zeros(shape, np.int64) for _ in range(2))
         self.cw_exp = self.tw_exp = self.k.e_max
@@ -59,7 +58,7 @@ class CwrHead:
     def softmax(self, acc: Array, r: int, e: int) -> Array:
         """Return p of 5.4 for logits [n, C]."""
         u = acc.max(axis=1, keepdims=True) - acc
-        scale = self.k.t_mult * r >> 15
+        scale = self.k.t_mult * r >> self.k.cut
         shift = self.k.t_shift + e
         product = u.astype(np.uint64) * np.uint64(scale)
         t = np.minimum(product >> np.uint64(shift), np.uint64(18 << 16)).astype(np.int64)
@@ -109,14 +108,14 @@ class CwrHead:
         trained = rshift((self.tw << GUARD_BITS) - mean, self.tw_exp + GUARD_BITS - common)
         old = rshift(self.cw << GUARD_BITS, self.cw_exp + GUARD_BITS - common)
         share = np.array([[self._share(int(p), int(n))] for p, n in zip(past, cur, strict=True)], np.int64)
-        values = old * share + trained * ((1 << SHARE) - share)
-        self.tw, self.tw_exp = self._store(values, common + SHARE, SHARE)
+        values = old * share + trained * ((1 << self.k.share) - share)
+        self.tw, self.tw_exp = self._store(values, common + self.k.share, self.k.share)
 
     def _share(self, past: int, cur: int) -> int:
         if cur == 0:
-            return 1 << SHARE
+            return 1 << self.k.share
         w = 0 if self.kind == "cwr+" else isqrt((past << 32) // cur)
-        return (w << SHARE) // (w + (1 << 16))
+        return (w << self.k.share) // (w + (1 << 16))
 
     def commit(self) -> None:
         """The trained rows answer from now on."""
@@ -135,4 +134,4 @@ class CwrHead:
 
     def items(self) -> list[bytes]:
         """Return the head's state items."""
-        return [self.cw.astype("<i2").tobytes(), self.tw.astype("<i2").tobytes()]
+        return [self.cw.astype(self.width).tobytes(), self.tw.astype(self.width).tobytes()]

@@ -16,6 +16,10 @@ static inline void bnn_learn_clear(void *memory, size_t bytes)
 /* past += cur, up to 2^31 - 1. */
 void bnn_learner_count_past(bnn_learner *self);
 
+/* Distance of the best score to the second, and the class with the best, lowest first; *best = capacity: all scores are
+ * INT32_MIN. */
+uint32_t bnn_learner_margin(const bnn_learner *self, const int32_t *scores, uint32_t *best);
+
 /* ---- minibatch.c ---------------------------------------------------------------------------------- */
 
 /* Order of the buffer and length of the experience; `old_classes`: how many the replay memory stands for. */
@@ -31,7 +35,8 @@ void bnn_operands(const bnn_learn_config *config, const void *stream, int16_t *x
 
 /* ---- softmax.c ------------------------------------------------------------------------------------ */
 
-/* acc[c] -> (softmax - onehot) as the q_b gradient, in place. r and e: largest weight and exponent of tw. */
-void bnn_softmax_gradient(const bnn_learn_config *config, int32_t r, int32_t e, uint32_t label, int32_t *acc);
+/* acc[c] -> softmax over 0 .. p_max, in place. A logit difference u is t = u * scale >> shift units of 2^-16 octaves;
+ * scale < 2^31, 0 <= shift <= 63. */
+void bnn_softmax(const bnn_learn_config *config, uint64_t scale, int32_t shift, int32_t *acc);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* softmax.c -- integer softmax and the logit gradient (docs/numerics.md, 5.4). */
+/* softmax.c -- integer softmax (docs/numerics.md, 5.4). */
 #include "internal.h"
 
 /* round(2^16 * 2^(-i/64)), i = 0..64 */
@@ -23,12 +23,9 @@ static uint32_t exp2_negative(uint32_t t)
     return (value + ((1u << halvings) >> 1)) >> halvings;
 }
 
-void bnn_softmax_gradient(const bnn_learn_config *config, int32_t r, int32_t e, uint32_t label, int32_t *acc)
+void bnn_softmax(const bnn_learn_config *config, uint64_t scale, int32_t shift, int32_t *acc)
 {
-    const uint64_t scale = ((uint64_t)config->t_mult * (uint32_t)r) >> 15;
-    const int32_t shift = config->t_shift + e; /* 0..63: e_min and e_max see to it */
     const uint32_t p_max = (uint32_t)config->p_max;
-    const uint32_t g_max = (uint32_t)config->g_max;
     int32_t top = acc[0];
     uint32_t sum = 0;
     for (uint32_t c = 1; c < config->capacity; c++) {
@@ -40,8 +37,6 @@ void bnn_softmax_gradient(const bnn_learn_config *config, int32_t r, int32_t e, 
         sum += (uint32_t)acc[c];
     }
     for (uint32_t c = 0; c < config->capacity; c++) {
-        const uint32_t p = (2u * p_max * (uint32_t)acc[c] + sum) / (2u * sum);
-        const uint32_t above = p + (c == label ? 0u : p_max); /* p - p_max * onehot, raised above 0 */
-        acc[c] = (int32_t)((2u * above * g_max + p_max) / (2u * p_max)) - (int32_t)g_max;
+        acc[c] = (int32_t)((2u * p_max * (uint32_t)acc[c] + sum) / (2u * sum));
     }
 }

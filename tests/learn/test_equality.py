@@ -45,7 +45,7 @@ SHAPES = [  # (D, C): one weight a class; odd sizes; the size of a small model; 
 
 
 @pytest.mark.parametrize("policy", ["balanced", "random"])
-@pytest.mark.parametrize("bits", [(8, 16), (6, 16), (4, 16), (8, 8), (4, 8), (5, 16), (7, 8)], ids=str)
+@pytest.mark.parametrize("bits", [(8, 16), (6, 16), (4, 16), (8, 8), (4, 8), (5, 16), (7, 8), (8, 32), (5, 32)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_state_is_equal_after_every_call(check, shape, bits, policy):
     seed = sum(shape) + bits[0] * bits[1]
@@ -53,6 +53,18 @@ def test_state_is_equal_after_every_call(check, shape, bits, policy):
     case = random_case(shape, bits, 8 if bits[0] % 2 else 16, config, seed)
     lines = check(case, play(case, random_shows(case, (30, 1, 0, 12, 25), 2)))
     assert len({line[7] for line in lines}) > 8  # tw moves: the comparison is not of zeros
+
+
+@pytest.mark.parametrize("stream", [8, 16])
+@pytest.mark.parametrize("bits", [(8, 16), (8, 32)], ids=str)
+@pytest.mark.parametrize("head", ["cwr+", "sgd", "float32"])
+def test_other_heads_are_equal(check, head, bits, stream):
+    """Classes that come again, a class with one sample, an empty experience, a forgotten class."""
+    case = random_case((31, 7), bits, stream, {"head": head}, 9)
+    calls = play(case, random_shows(case, (30, 1, 0, 12), 2))
+    calls += [("forget", 1, ()), ("scores", 3, ()), *play(case, random_shows(case, (9, 20), 3))]
+    lines = check(case, calls)
+    assert len({line[7] for line in lines}) > 8
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -69,7 +81,15 @@ def test_more_classes_than_replay_slots(check):
     check(case, play(case, random_shows(case, (15, 15, 15, 15, 15, 15), 2)))
 
 
-@pytest.mark.parametrize("rate", [1e-12, 1e-4, 0.02, 1.0, 40.0, 1e8])
+@pytest.mark.parametrize("kind", ["cwr 16", "cwr 32", "float32 16"])
+@pytest.mark.parametrize("rate", [1e-8, 1e-4, 0.02, 1.0, 40.0, 1e3])
+def test_unusual_learning_rates(check, rate, kind):
+    head, q_b = kind.split()
+    case = random_case((16, 6), (8, int(q_b)), 16, {"lr": rate, "epochs": 6, "head": head}, 11)
+    check(case, play(case, random_shows(case, (40, 40), 3)))
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e8])
 def test_extreme_learning_rates(check, rate):
     """The exponents reach e_max with the first rate and e_min, where weights are clamped, with the last."""
     case = random_case((16, 6), (8, 16), 16, {"lr": rate, "epochs": 6}, 11)
@@ -102,30 +122,54 @@ def test_features_that_are_all_zero(check):
     check(case, play(case, [(range(20), [0, 1] * 10), (range(20), [1, 2] * 10)]))
 
 
-def overflow_case(size: int, stream: int = 16) -> Case:
+def overflow_case(size: int, q_b: int = 16) -> Case:
     """Largest operands everywhere: 256 equal samples of the largest code, and lr large enough to swing."""
-    dtype = DTYPES[stream]
+    dtype = np.int16
     table = np.full((2, size), np.iinfo(dtype).max, dtype)
     table[1, ::2] = 0
-    config = LearnConfig(replay=4, buffer=3, batch=256, epochs=2, lr=20.0)
+    config = LearnConfig(replay=4, buffer=3, batch=256, epochs=2, lr=20.0, q_b=q_b)
     return Case(HeadInput("features", 0.0, 1.0, 3), 1.0 / np.iinfo(dtype).max, 1, config, table, 5)
 
 
+@pytest.mark.parametrize("q_b", [16, 32])
 @pytest.mark.parametrize("size", [1, 66311])  # the second is the last D with D * 255 * 127 < 2^31
-def test_largest_operands_stay_inside_int32(check, size):
-    """The sanitizer watches the C; here the sums reach 255 * 32767 * 256 and 66311 * 255 * 127."""
-    case = overflow_case(size)
+def test_largest_operands_stay_inside_their_bounds(check, size, q_b):
+    """The sanitizer watches the C; here the sums reach 255 * L * 256 and 66311 * 255 * 127."""
+    case = overflow_case(size, q_b)
     check(case, play(case, [([0, 0, 0], [2, 2, 2]), ([0, 1], [0, 1])]))
 
 
-def test_gradient_reaches_its_bound():
+@pytest.mark.parametrize(("q_b", "room"), [(16, 2**31), (32, 2**47)])
+def test_gradient_reaches_its_bound(q_b, room):
     """One hopeless class: p - onehot is -1 for it in all 256 samples, so dw is P * L * B away from 0."""
-    case = overflow_case(1)
-    twin = case.twin().head
+    case = overflow_case(1, q_b)
+    twin, largest = case.twin().head, 2 ** (q_b - 1) - 1
     acc = np.tile(np.array([[32385, 0, -32385]]), (256, 1))
-    g = twin.gradient(acc, np.full(256, 2), 32767, 10)
-    assert g.min() == -32767 and g.max() == 32767
-    assert abs(int(g[:, 2].sum())) * 255 == 255 * 32767 * 256 < 2**31
+    g = twin.gradient(acc, np.full(256, 2), largest, 10 if q_b == 16 else 26)
+    assert g.min() == -largest and g.max() == largest
+    assert abs(int(g[:, 2].sum())) * 255 == 255 * largest * 256 < room
+    assert room * twin.k.u_mult < 2**62
+
+
+@pytest.mark.parametrize("q_b", [8, 16, 32])
+def test_consolidation_reaches_its_bound(check, q_b):
+    """All weights of one sign and of full width in both heads, at the same exponent: V is as large as it can be. The C's
+    sanitizer sees the same after training with a rate that saturates."""
+    case = random_case((16, 6), (8, q_b), 16, {"lr": 40.0, "epochs": 6}, 11)
+    twin = case.twin().head
+    largest = twin.k.l
+    past, cur = np.full(6, 2**31 - 1), np.array([1] + [0] * 5)
+    twin.cw[:], twin.tw[:] = largest, largest
+    twin.tw[0, :8] = -largest
+    twin.cw_exp = twin.tw_exp = 20
+    bound = 2 * largest * 2**8 * 2**twin.k.share
+    assert bound < 2**63 - 2**(twin.k.share - 1)
+    share = twin._share(2**31 - 1, 1)
+    exact = (largest * share + np.where(np.arange(16) < 8, -largest, largest) * (2**twin.k.share - share)) / 2**twin.k.share
+    twin.propose(past, cur)
+    unit = 2.0 ** (20 - twin.tw_exp)
+    assert np.abs(twin.tw[0] * unit - exact).max() <= unit / 2 + largest * 2.0**-20
+    check(case, play(case, random_shows(case, (40, 40, 40), 3)))
 
 
 def test_exponents_follow_the_weights():

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bnngen.lower.learning.config import Part, Sizes
-from bnngen.lower.learning.gradient import gradient_head
+from bnngen.lower.learning.gradient import float_head, gradient_head
 
 HEADS: dict[str, Callable[[Sizes], Part]] = {
     "cwr": gradient_head,
     "cwr+": gradient_head,
     "sgd": gradient_head,
+    "float32": float_head,
 }

@@ -40,10 +40,10 @@ def _affine(factor: Fraction) -> tuple[int, int]:
     return round(factor * 2**shift), shift
 
 
-def mantissa(value: Fraction) -> tuple[int, int]:
-    """Return (m, s) with value = m * 2^-s nearly, 2^30 <= m < 2^31."""
-    digits = 30 + value.denominator.bit_length() - value.numerator.bit_length()
-    if value * Fraction(2) ** digits < 2**30:  # it lies above 2^29 and below 2^31
+def mantissa(value: Fraction, bits: int = 30) -> tuple[int, int]:
+    """Return (m, s) with value = m * 2^-s nearly, 2^bits <= m < 2^(bits + 1)."""
+    digits = bits + value.denominator.bit_length() - value.numerator.bit_length()
+    if value * Fraction(2) ** digits < 2**bits:  # it lies above half of that and below twice
         digits += 1
     found = round(value * Fraction(2) ** digits)
-    return (found, digits) if found < 2**31 else (2**30, digits - 1)
+    return (found, digits) if found < 2 ** (bits + 1) else (2**bits, digits - 1)

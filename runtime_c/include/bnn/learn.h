@@ -153,6 +153,8 @@ struct bnn_learner {
 
 /* Heads and memories of learn/. */
 extern const bnn_head_ops bnn_head_cwr16; /* CWR*, CWR+ or SGD by `consolidation`; q_b <= 16 */
+extern const bnn_head_ops bnn_head_cwr32; /* the same with q_b = 32: rows int32_t, gradients int64_t */
+extern const bnn_head_ops bnn_head_float; /* CWR* in float32, the reference */
 extern const bnn_replay_ops bnn_replay_stored;
 
 /* Forget everything and start the generator from `seed`. Clears all memory that is state. */
