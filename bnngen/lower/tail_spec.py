@@ -12,7 +12,7 @@ layer that is none of this; `TailStop` says which and why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -115,6 +115,24 @@ def tail_spec(real: ir.Graph, integer: ir.Graph, blocks: int) -> TailSpec:
         peak=max(float(real.meta.ranges[name].reach.max()) for name in names),
         features=found.features,
     )
+
+
+def assume_cut(real: ir.Graph, blocks: int) -> ir.Graph:
+    """Return the graph as if it were exported with its cut in front of the last `blocks` blocks; 0: at the features.
+
+    For sizes alone: the levels of latents, and latent weights that the file has not, are made up.
+    """
+    found = find_tail(real)
+    tensor = found.blocks[len(found.blocks) - blocks].source if blocks else found.features
+    ones = (1.0,) * real.tensors[tensor].channels
+    latent = ir.Latent(tensor, (0.0,) * len(ones), tuple(-one for one in ones), ones)
+    nodes = tuple(
+        replace(node, latent=node.weights * np.int8(FULL_STEP))
+        if isinstance(node, ir.BinaryConv2D) and node.latent is None
+        else node
+        for node in real.nodes
+    )
+    return replace(real, nodes=nodes, meta=replace(real.meta, latent=latent))
 
 
 # --------------------------------------------------------------------------------------- what is refused
