@@ -13,11 +13,14 @@ import click
 
 from bnngen import analysis
 from bnngen.cli.console import heading, kib, print_json, say, short, table
+from bnngen.cli.memory import fits_of, learning_rows, print_fits, print_learning
 from bnngen.cli.model import find_model
 from bnngen.device.compile import BuildResult, build_project
 from bnngen.device.doctor import examine
 from bnngen.device.size import ProgramSize, check_budget, measure_size
 from bnngen.errors import UsageError
+from bnngen.frontend import load_onnx
+from bnngen.learning_memory import learning_items
 from bnngen.lower.learning import HEADS, POLICIES, LearnConfig
 from bnngen.pipeline import BuildOptions, Compiled, compile_model, project_folder, write_project
 from bnngen.targets import Target, load_target, target_names
@@ -25,8 +28,12 @@ from bnngen.targets import Target, load_target, target_names
 BUILD_DIR = Path("build")
 MADE_FROM = "model.sha256"  # in a finished project: checksum of the ONNX file that it was generated from
 LEARN_OPTIONS = {  # field of LearnConfig -> the option that sets it
-    "head": "head", "replay": "replay", "buffer": "buffer", "policy": "policy", "batch": "learn_batch",
-    "new_per_batch": "new_per_batch", "epochs": "learn_epochs", "lr": "learn_rate", "q_f": "q_f", "q_b": "q_b",
+    "head": "head", "replay": "replay", "buffer": "buffer", "policy": "policy", "components": "components",
+    "batch": "learn_batch", "new_per_batch": "new_per_batch", "epochs": "learn_epochs", "lr": "learn_rate",
+    "q_f": "q_f", "q_b": "q_b",
+    "hold_every": "hold_every", "hold": "hold", "hold_new": "hold_new", "accept_drop": "accept_drop",
+    "accept_least": "accept_least", "reject": "reject",
+    "tail": "tail", "tail_lr": "tail_rate", "latent_lr": "latent_rate", "q_bin": "q_bin",
 }  # fmt: skip
 ACTIVATIONS = {"int8": 8, "int16": 16, "float32": None}
 OPTIONS = (
@@ -45,7 +52,10 @@ OPTIONS = (
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
                  help="Learning: slots for new latents of one experience."),
     click.option("--policy", type=click.Choice(list(POLICIES)), default=LearnConfig.policy, show_default=True,
-                 help="Learning: which samples the replay memory keeps; balanced: as many of each class."),
+                 help="Learning: what the replay memory keeps; balanced: as many samples of each class; random: any; "
+                 "generative: no samples, but a model of each class that stands for --replay of them."),
+    click.option("--components", type=click.IntRange(1, 16), default=LearnConfig.components, show_default=True,
+                 help="Learning: components of a class in a generative memory."),
     click.option("--learn-batch", type=click.IntRange(1, 256), default=LearnConfig.batch, show_default=True,
                  help="Learning: samples of a minibatch."),
     click.option("--new-per-batch", type=click.IntRange(min=0), default=LearnConfig.new_per_batch, show_default=True,
@@ -57,8 +67,32 @@ OPTIONS = (
                  show_default=True, help="Learning: step length of gradient descent."),
     click.option("--q-f", type=click.IntRange(4, 8), default=LearnConfig.q_f, show_default=True,
                  help="Learning: bits of features and weights in the forward pass."),
+    click.option("--hold-every", type=int, default=LearnConfig.hold_every, show_default=True,
+                 help="Learning: hold back every so manyth sample of a class, never to be trained on; 0: none. An "
+                 "experience is judged by them."),
+    click.option("--hold", type=int, default=LearnConfig.hold, show_default=True,
+                 help="Learning: slots for held-back samples of past experiences."),
+    click.option("--hold-new", type=int, default=LearnConfig.hold_new, show_default=True,
+                 help="Learning: slots for those of the open experience."),
+    click.option("--accept-drop", type=int, default=LearnConfig.accept_drop, show_default=True,
+                 help="Learning: refuse an experience, and roll it back, when accuracy on held-back samples of known "
+                 "classes falls by more percentage points."),
+    click.option("--accept-least", type=int, default=LearnConfig.accept_least, show_default=True,
+                 help="Learning: refuse it when less than this percentage of all held-back samples is right."),
+    click.option("--reject", type=int, default=LearnConfig.reject, show_default=True,
+                 help="Learning: answer \"unknown\" where the two best scores are closer than for this percentage of "
+                 "known samples; 0: never."),
     click.option("--q-b", type=click.Choice(["8", "16", "32"]), default=str(LearnConfig.q_b), show_default=True,
                  help="Learning: bits of stored weights and gradients. 32: twice the memory of 16."),
+    click.option("--tail", type=click.IntRange(min=0), default=LearnConfig.tail, show_default=True,
+                 help="Learning: how many residual blocks in front of the features are trained too; the model must be "
+                 "exported with --cut tail:N."),
+    click.option("--tail-rate", type=click.FloatRange(min=0, min_open=True), default=LearnConfig.tail_lr,
+                 show_default=True, help="Learning: step length of the trained blocks' scales, biases and slopes."),
+    click.option("--latent-rate", type=click.FloatRange(min=0, min_open=True), default=LearnConfig.latent_lr,
+                 show_default=True, help="Learning: mean step of the trained blocks' latent weights, of 1.0."),
+    click.option("--q-bin", type=click.Choice(["8", "16"]), default=str(LearnConfig.q_bin), show_default=True,
+                 help="Learning: bits of a latent weight."),
 )  # fmt: skip
 model_option = click.option("--model", default="model", show_default=True,
                             help="The ONNX file, or its name without .onnx.")  # fmt: skip
@@ -76,7 +110,7 @@ def build_options(function: Callable) -> Callable:
 def options_from(values: dict) -> BuildOptions:
     """Turn the options of the command line into a request."""
     settings = {field: values[option] for field, option in LEARN_OPTIONS.items()}
-    learn = LearnConfig(**settings | {"q_b": int(values["q_b"])})
+    learn = LearnConfig(**settings | {key: int(values[key]) for key in ("q_b", "q_bin")})
     activations = chosen_activations(values["activations"], values["activation_bits"])
     if activations == "float32":
         _require_no_learning(learn)
@@ -171,6 +205,7 @@ def report_build(compiled: Compiled, built: BuildResult, size: ProgramSize) -> N
             _share("RAM, stack included", size.ram_bytes, budget.ram_bytes),
             ("  arena", f"{plan.arena_bytes:,}", "", ""),
             ("  of which inference, peak", f"{plan.inference_peak_bytes:,}", "", ""),
+            *((name, count, "", "") for name, count in learning_rows(compiled)),
             ("  reserved stack", f"{size.stack_bytes:,}", "", ""),
         ],
         right=(1, 2, 3),
@@ -189,25 +224,36 @@ def _share(name: str, used: int, budget: int) -> tuple[str, str, str, str]:
 @click.argument("model", default="model")
 @target_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--fits", is_flag=True, help="What fits on which board, with more and more trained blocks; goes with "
+              "--tail by itself.")  # fmt: skip
 @build_options
-def analyze(model: str, target: str, as_json: bool, **values: object) -> None:
-    """Per layer: shape, precision, multiplications, bytes; the arena; and whether it fits. Compiles nothing.
+def analyze(model: str, target: str, as_json: bool, fits: bool, **values: object) -> None:
+    """Per layer: shape, precision, multiplications, bytes; the arena; learning memory; and whether it fits. Compiles
+    nothing.
 
     MODEL is an ONNX file, or its name without .onnx (default: model).
     """
-    compiled = compile_model(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
+    path, chosen, options = find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values)
+    compiled = compile_model(path, chosen, options)
+    real = load_onnx(path) if not options.float32 and (fits or options.learn.tail) else None
+    table_of = fits_of(real, chosen, options) if real else []
     memory = analysis.memory_use(compiled)
     costs = analysis.layer_costs(compiled.graph)
     if as_json:
         arithmetic = "float32" if compiled.is_float else "integer"
         document = {"model": compiled.program.name, "target": compiled.target.name, "arithmetic": arithmetic}
         document |= asdict(memory)
+        document["learning"] = [asdict(item) for item in learning_items(compiled)]
+        document["boards"] = [asdict(fit) | {"fits": fit.memory.fits} for fit in table_of]
         print_json({**document, "fits": memory.fits, "layers": [asdict(cost) for cost in costs]})
         return
     _print_layers(costs, compiled.is_float)
     heading(f"memory on {compiled.target.name}")
     say("one arena; below, a line is a step and a column an address: who lies there while the step runs")
     say(compiled.plan.to_text().rstrip())
+    print_learning(compiled)
+    if real:
+        print_fits(real, table_of)
     _print_fit(memory)
 
 

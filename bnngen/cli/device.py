@@ -192,6 +192,11 @@ def test_images(
     type=click.Path(path_type=Path),
     help="Picture of the curve (PNG). Default: build/MODEL-TARGET-DATA-learn.png.",
 )
+@click.option("--load-state", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Start from what a session with the same model and learning options has saved, on any target.")
+@click.option("--save-state", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write what was learned to this file at the end.")
+@click.option("--forget", help="Classes to forget after the last experience, for example 3 or 3,5-7.")
 @build_options
 @where_options
 def learn(model: str, target: str, **values: Any) -> None:

@@ -16,13 +16,14 @@ from bnngen.cli.data import fit_data, load_data, same_data
 from bnngen.cli.model import class_ids
 from bnngen.continual.compare import Comparison, compare_methods
 from bnngen.continual.mirror import TwinMirror
+from bnngen.continual.state_file import check_fits, read_state, save_state
 from bnngen.continual.stream import Experience, NewClasses, new_classes, test_images
 from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Where, connect
 from bnngen.errors import DataError, UsageError
 from bnngen.pipeline import Compiled
-from bnngen.session import Outcome, run_session
+from bnngen.session import Course, Outcome, run_session
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Request:
     check: bool
     as_json: bool
     out: Path | None
+    load_state: Path | None = None
+    save_state: Path | None = None
+    forget: str | None = None
 
     @classmethod
     def of(cls, values: dict) -> Request:
@@ -122,13 +126,17 @@ def check_picture(path: Path | None) -> None:
 def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:
     """Hold the session and report it."""
     stream = make_stream(compiled, request)
+    course = _course(compiled, stream, request)
     if not request.as_json:
         _introduce(compiled, stream, built)
     mirror = comparison = None
     with progress() as report, connect(built, where) as client:
         if request.check:
             mirror = TwinMirror(compiled.graph, compiled.learning.config, request.seed, client)
-        outcomes = run_session(mirror or client, stream.experiences, stream.test, request.seed, report)
+        outcomes = run_session(mirror or client, course, report)
+        if request.save_state is not None:
+            saved = save_state(client, compiled.learning, compiled.program.model_hash)
+            request.save_state.write_bytes(saved.to_bytes())
         board = client.info()
         if request.compare:
             comparison = compare_methods(
@@ -153,7 +161,34 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
     if board.stack_peak:
         say(f"stack: at most {board.stack_peak:,} of {board.stack_bytes:,} reserved bytes were used")
     say(f"picture: {short(picture)}")
+    if request.save_state is not None:
+        say(f"learned state: {short(request.save_state)}")
     return outcomes
+
+
+def _course(compiled: Compiled, stream: Stream, request: Request) -> Course:
+    """Return what the session consists of. Raises UsageError, DataError for what cannot be, before anything runs."""
+    if request.check and request.load_state is not None:
+        raise UsageError(
+            "--check needs the whole session",
+            where="bnngen learn --load-state",
+            why="the NumPy twin has not learned what the file holds",
+            fix="leave --check or --load-state out",
+        )
+    start = None
+    if request.load_state is not None:
+        start = read_state(request.load_state)
+        check_fits(start, compiled.learning, compiled.program.model_hash, str(request.load_state))
+    forget = class_ids(request.forget) or ()
+    wrong = [c for c in forget if c >= compiled.learning.capacity]
+    if wrong:
+        raise UsageError(
+            f"class {wrong[0]} cannot be forgotten",
+            where="--forget",
+            why=f"the learned head holds classes 0 to {compiled.learning.capacity - 1}",
+        )
+    decide = compiled.learning.config.reject > 0
+    return Course(stream.experiences, stream.test, request.seed, start, forget, decide)
 
 
 def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
@@ -177,21 +212,43 @@ def _names(stream: Stream, classes: Sequence[int]) -> str:
 def _report(outcomes: list[Outcome], stream: Stream, comparison: Comparison | None) -> None:
     rows = [
         (
-            o.experience,
+            o.experience if o.event == "learned" else o.event,
             _names(stream, o.classes),
             o.samples,
             o.steps,
             f"{o.accuracy_seen:.2%}",
             f"{o.accuracy_all:.2%}",
+            *_judgement(o, outcomes[0]),
         )
         for o in outcomes
     ]
-    table(["", "new classes", "shown", "steps", "accuracy, classes seen", "all classes"], rows, (2, 3, 4, 5))
+    columns = ["", "new classes", "shown", "steps", "accuracy, classes seen", "all classes"]
+    if _is_judged(outcomes[0]):
+        columns.append("held-back samples")
+    if outcomes[0].rejected:
+        columns.append("taken for unknown")
+    table(columns, rows, (2, 3, 4, 5))
     if comparison is not None:
         say()
         rows = [("on the target: CWR* 8/16, 1-bit replay", f"{outcomes[-1].accuracy_seen:.2%}")]
         rows += [(name, f"{curve[-1]:.2%}") for name, curve in comparison.items()]
         table(["after the last experience", "accuracy, classes seen"], rows, (1,))
+
+
+def _is_judged(outcome: Outcome) -> bool:
+    return outcome.verdict.get("outcome", "not judged") != "not judged"
+
+
+def _judgement(outcome: Outcome, first: Outcome) -> list[str]:
+    """Return the cells that governed learning adds to a row: verdict and counts, shares taken for unknown."""
+    cells = []
+    if _is_judged(first):
+        v = outcome.verdict
+        known = f", known {v['before']} -> {v['after']} of {v['known']}" if v and v["known"] else ""
+        cells.append(f"{v['outcome']}; {v['right']} of {v['judged']} right{known}" if v else "")
+    if first.rejected:
+        cells.append(", ".join(f"{share:.0%} of {name}" for name, share in outcome.rejected.items()))
+    return cells
 
 
 def _picture(

@@ -29,7 +29,9 @@ class Client(Protocol):
     def begin(self) -> None: ...
     def add(self, label: int, image: Array) -> None: ...
     def step(self, most: int = 1) -> tuple[int, bool]: ...
-    def end(self) -> None: ...
+    def end(self) -> object: ...
+    def forget(self, label: int) -> None: ...
+    def decide(self, image: Array) -> int: ...
     def classify(self, image: Array) -> Array: ...
     def state(self) -> list[int]: ...
 
@@ -125,10 +127,23 @@ class TwinMirror:
         self._compare(f"step {self.comparisons}")
         return done, more
 
-    def end(self) -> None:
-        self.client.end()
+    def end(self) -> object:
+        verdict = self.client.end()
         self.twin.end()
         self._compare("end")
+        return verdict
+
+    def forget(self, label: int) -> None:
+        self.client.forget(label)
+        self.twin.forget(label)
+        self._compare(f"forgetting class {label}")
+
+    def decide(self, image: Array) -> int:
+        """The target's answer, which must be the twin's."""
+        label = self.client.decide(image)
+        if label != self.twin.decide(self.twin.scores(self.path.features(image[None]))[0]):
+            raise BnngenError("the device and its twin do not decide alike")
+        return label
 
     def classify(self, image: Array) -> Array:
         return self.client.classify(image)

@@ -35,6 +35,8 @@ HELLO_TIMEOUT_S = 1.0
 SLOWEST_BYTES_PER_S = 2000
 STACKING_ERROR = 1 << 12  # CFSR.STKERR (ARMv7-M ARM, B3.2.15)
 
+VERDICTS = ("not judged", "accepted", "refused: known classes fell", "refused: too little is right")
+
 STATUS = {
     -1: "a length does not fit", -2: "memory is not aligned", -3: "the label is outside the head's capacity",
     -4: "not possible now", -5: "a value is out of range", -6: "the model has no such part",
@@ -63,6 +65,12 @@ class Command(IntEnum):
     CUT = 15
     ADD_CUT = 16
     CLASSIFY_CUT = 17
+    FORGET = 18
+    ABANDON = 19
+    WRITE = 20
+    RESTORE = 21
+    DECIDE = 23
+    SIZES = 24
     FAULT = 127
 
 
@@ -101,6 +109,24 @@ class Info:
     clock_hz: int
     clock_confirmed: bool
     stack_broken: bool
+
+
+class Verdict(NamedTuple):
+    """On the last experience, by held-back samples (docs/numerics.md, 5.12). outcome: one of VERDICTS; known, before,
+    after: kept samples of classes known before, and how many were right before and with what was taught; judged, right:
+    all held-back samples, and how many were right with what was taught."""
+
+    outcome: str
+    known: int
+    before: int
+    after: int
+    judged: int
+    right: int
+
+    @property
+    def refused(self) -> bool:
+        """What was taught has been dropped."""
+        return self.outcome in VERDICTS[2:]
 
 
 class StepTrace(NamedTuple):
@@ -338,9 +364,38 @@ class DeviceClient:
         done, more = struct.unpack("<2I", self.request(Command.STEP, struct.pack("<I", most), limit))
         return done, bool(more)
 
-    def end(self, timeout_s: float | None = None) -> None:
-        """Consolidate and close the experience."""
-        self.request(Command.END, timeout_s=timeout_s or TRAINING * self.timeout_s)
+    def end(self, timeout_s: float | None = None) -> Verdict:
+        """Judge what was learned, take it over or drop it, and close the experience."""
+        answer = self.request(Command.END, timeout_s=timeout_s or TRAINING * self.timeout_s)
+        outcome, *counts = struct.unpack("<6I", answer)
+        return Verdict(VERDICTS[outcome] if outcome < len(VERDICTS) else f"verdict {outcome}", *counts)
+
+    def abandon(self) -> None:
+        """Drop the open experience."""
+        self.request(Command.ABANDON)
+
+    def forget(self, label: int) -> None:
+        """Forget a class."""
+        self.request(Command.FORGET, struct.pack("<I", label))
+
+    def decide(self, image: np.ndarray) -> int:
+        """Return the class of a uint8 image [H, W, C], -1 where it is of none that is known."""
+        (label,) = struct.unpack("<i", self.request(Command.DECIDE, self._image(image)))
+        return label
+
+    def sizes(self) -> list[int]:
+        """Return the bytes of every state item."""
+        return np.frombuffer(self.request(Command.SIZES), "<u4").tolist()
+
+    def write(self, item: int, data: bytes) -> None:
+        """Write a whole state item, in pieces that the image's buffer holds; restore() takes the state over."""
+        piece = self.facts.image_bytes
+        for offset in range(0, len(data), piece):
+            self.request(Command.WRITE, struct.pack("<2I", item, offset) + data[offset : offset + piece])
+
+    def restore(self) -> None:
+        """Take over what was written. DeviceRefused: no learner can be in that state; it is then a new one."""
+        self.request(Command.RESTORE)
 
     def classify(self, image: np.ndarray) -> np.ndarray:
         """Return the learned head's scores, int32 [capacity]; classes never seen are at INT32_MIN."""

@@ -13,6 +13,13 @@ static inline void bnn_learn_clear(void *memory, size_t bytes)
     }
 }
 
+/* Make rows ready for `score`. */
+static inline void bnn_learner_load(bnn_learner *self, int rows)
+{
+    self->rows = rows;
+    self->parts.head->load(self, rows);
+}
+
 /* past += cur, up to 2^31 - 1. */
 void bnn_learner_count_past(bnn_learner *self);
 

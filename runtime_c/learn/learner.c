@@ -14,12 +14,16 @@ void bnn_learner_init(bnn_learner *self, const bnn_learn_config *config, const b
     self->memory = *memory;
     self->loaded = 0;
     self->loaded_exp = 0;
+    self->rows = BNN_ROWS_KEPT;
     count = bnn_learner_items(self, items);
     for (uint32_t i = 0; i < count; i++) {
         bnn_learn_clear((void *)(uintptr_t)items[i].data, items[i].bytes);
     }
     bnn_random_seed(&self->state.rng, seed);
     parts->head->init(self);
+    if (parts->tail != NULL) {
+        parts->tail->init(self);
+    }
 }
 
 bnn_status bnn_learner_begin(bnn_learner *self)
@@ -36,6 +40,9 @@ bnn_status bnn_learner_begin(bnn_learner *self)
     self->state.steps_done = 0;
     self->state.steps_total = 0;
     bnn_learn_clear(self->memory.cur, self->config->capacity * sizeof(uint32_t));
+    if (self->parts.govern != NULL) {
+        self->parts.govern->begin(self);
+    }
     if (self->parts.head->begin != NULL) {
         self->parts.head->begin(self);
     }
@@ -51,7 +58,7 @@ static void buffer(bnn_learner *self, const uint32_t *latent, uint32_t label)
     if (s->buffered < self->config->buffer_slots) {
         slot = s->buffered++;
     } else {
-        slot = bnn_random_below(&s->rng, s->added);
+        slot = bnn_random_below(&s->rng, s->added - s->held_offered); /* this sample was not held back: at least 1 */
     }
     if (slot < self->config->buffer_slots) {
         bnn_latent_copy(self->memory.buffer_latents + (size_t)slot * words, latent, words);
@@ -69,11 +76,13 @@ bnn_status bnn_learner_add(bnn_learner *self, const uint32_t *latent, const void
         return BNN_E_LABEL;
     }
     s->added += s->added < 0x7FFFFFFFu;
-    if (self->parts.head->observe != NULL) {
-        self->parts.head->observe(self, features, label);
-    } else {
-        buffer(self, latent, label);
+    if (self->parts.govern != NULL && self->parts.govern->hold(self, latent, label) != 0) {
+        return BNN_OK;
     }
+    if (self->parts.head->observe != NULL) {
+        return self->parts.head->observe(self, features, label);
+    }
+    buffer(self, latent, label);
     return BNN_OK;
 }
 
@@ -119,6 +128,9 @@ bnn_status bnn_learner_step(bnn_learner *self)
             prepare(self);
         }
         self->parts.head->prepare(self);
+        if (self->parts.tail != NULL) {
+            self->parts.tail->prepare(self);
+        }
         s->phase = BNN_LEARN_TRAIN;
     }
     if (self->parts.head->step(self) == BNN_OK) {
@@ -136,6 +148,32 @@ void bnn_learner_count_past(bnn_learner *self)
     }
 }
 
+/* propose, judge, and take over or drop. */
+static void take_over(bnn_learner *self)
+{
+    const bnn_govern_ops *const govern = self->parts.govern;
+    if (govern == NULL) {
+        self->parts.head->propose(self);
+    } else if (govern->judge(self) == 0) {
+        if (self->parts.head->abandon != NULL) {
+            (void)self->parts.head->abandon(self); /* a head that cannot is not governed */
+        }
+        return;
+    }
+    bnn_learner_count_past(self);
+    self->parts.head->commit(self);
+    if (self->parts.tail != NULL) {
+        self->parts.tail->commit(self);
+    }
+    if (self->parts.replay != NULL) {
+        self->parts.replay->refill(self);
+    }
+    self->state.experiences += self->state.experiences < 0x7FFFFFFFu;
+    if (govern != NULL) {
+        govern->commit(self);
+    }
+}
+
 bnn_status bnn_learner_end(bnn_learner *self)
 {
     bnn_learn_state *const s = &self->state;
@@ -143,13 +181,7 @@ bnn_status bnn_learner_end(bnn_learner *self)
         return BNN_E_STATE;
     }
     if (s->added != 0) {
-        self->parts.head->propose(self);
-        bnn_learner_count_past(self);
-        self->parts.head->commit(self);
-        if (self->parts.replay != NULL) {
-            self->parts.replay->refill(self);
-        }
-        s->experiences++;
+        take_over(self);
     }
     s->phase = BNN_LEARN_IDLE;
     return BNN_OK;
@@ -160,8 +192,8 @@ bnn_status bnn_learner_abandon(bnn_learner *self)
     if (self->state.phase == BNN_LEARN_IDLE) {
         return BNN_E_STATE;
     }
-    if (self->parts.head->abandon != NULL) {
-        self->parts.head->abandon(self);
+    if (self->parts.head->abandon != NULL && self->parts.head->abandon(self) != BNN_OK) {
+        return BNN_E_STATE;
     }
     self->state.phase = BNN_LEARN_IDLE;
     return BNN_OK;
@@ -180,16 +212,54 @@ bnn_status bnn_learner_forget(bnn_learner *self, uint32_t label)
         self->parts.replay->forget(self, label);
     }
     self->memory.past[label] = 0;
+    if (self->parts.govern != NULL) {
+        self->parts.govern->forget(self, label);
+    }
     return BNN_OK;
 }
 
 void bnn_learner_scores(bnn_learner *self, const void *features, int32_t *scores)
 {
-    self->parts.head->load(self, BNN_ROWS_KEPT);
+    bnn_learner_load(self, BNN_ROWS_KEPT);
     self->parts.head->score(self, features, scores);
     for (uint32_t c = 0; c < self->config->capacity; c++) {
         scores[c] = self->memory.past[c] == 0 ? INT32_MIN : scores[c];
     }
+}
+
+uint32_t bnn_learner_margin(const bnn_learner *self, const int32_t *scores, uint32_t *best)
+{
+    int32_t first = INT32_MIN;
+    int32_t second = INT32_MIN;
+    *best = self->config->capacity;
+    for (uint32_t c = 0; c < self->config->capacity; c++) {
+        if (scores[c] > first) {
+            second = first;
+            first = scores[c];
+            *best = c;
+        } else if (scores[c] > second) {
+            second = scores[c];
+        }
+    }
+    return (uint32_t)first - (uint32_t)second; /* modulo 2^32 it is exact: first >= second */
+}
+
+void bnn_learner_verdict(const bnn_learner *self, uint32_t *words)
+{
+    const bnn_learn_state *const s = &self->state;
+    words[0] = s->verdict;
+    words[1] = s->known;
+    words[2] = s->known_before;
+    words[3] = s->known_after;
+    words[4] = s->judged;
+    words[5] = s->judged_right;
+}
+
+int32_t bnn_learner_decide(const bnn_learner *self, const int32_t *scores)
+{
+    uint32_t best;
+    const uint32_t margin = bnn_learner_margin(self, scores, &best);
+    return best == self->config->capacity || margin < self->state.threshold ? -1 : (int32_t)best;
 }
 
 static void append(bnn_learn_item *items, uint32_t *count, const void *data, size_t bytes)
@@ -205,8 +275,10 @@ uint32_t bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEA
     const size_t counts = config->capacity * sizeof(uint32_t);
     const size_t latents = (size_t)config->buffer_slots * config->latent_words * sizeof(uint32_t);
     uint32_t n = 0;
+    bnn_learn_clear(items, BNN_LEARN_ITEMS * sizeof *items);
     append(items, &n, &self->state, sizeof self->state);
     append(items, &n, m->past, counts);
+    items[1].fresh = self->parts.head->observe != NULL ? m->cur : NULL;
     append(items, &n, m->cur, counts);
     append(items, &n, m->seen, counts);
     n += self->parts.head->items(self, items + n);
@@ -217,6 +289,12 @@ uint32_t bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEA
         append(items, &n, m->buffer_labels, config->buffer_slots * sizeof(uint16_t));
         append(items, &n, m->buffer_latents, latents);
         append(items, &n, m->order, config->buffer_slots * sizeof(uint16_t));
+    }
+    if (self->parts.govern != NULL) {
+        n += self->parts.govern->items(self, items + n);
+    }
+    if (self->parts.tail != NULL) {
+        n += self->parts.tail->items(self, items + n);
     }
     return n;
 }

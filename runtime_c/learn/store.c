@@ -23,7 +23,7 @@ static void move(const bnn_store *self, uint32_t to, uint32_t from)
     write(self, to, self->latents + offset, self->labels[from]);
 }
 
-static uint32_t members(const bnn_store *self, uint32_t label)
+uint32_t bnn_store_members(const bnn_store *self, uint32_t label)
 {
     uint32_t count = 0;
     for (uint32_t slot = 0; slot < *self->filled; slot++) {
@@ -43,7 +43,7 @@ static uint32_t member(const bnn_store *self, uint32_t label, uint32_t index)
 }
 
 /* Equal parts for the classes seen; what is left over goes to the lowest class numbers, one slot each. */
-static uint32_t quota(const bnn_store *self, uint32_t label)
+uint32_t bnn_store_quota(const bnn_store *self, uint32_t label)
 {
     const uint32_t slots = self->slots;
     uint32_t classes = 0;
@@ -57,8 +57,8 @@ static uint32_t quota(const bnn_store *self, uint32_t label)
 
 static void shrink_to_quota(const bnn_store *self, uint32_t label)
 {
-    const uint32_t limit = quota(self, label);
-    for (uint32_t count = members(self, label); count > limit; count--) {
+    const uint32_t limit = bnn_store_quota(self, label);
+    for (uint32_t count = bnn_store_members(self, label); count > limit; count--) {
         const uint32_t slot = member(self, label, bnn_random_below(self->rng, count));
         (*self->filled)--;
         if (slot != *self->filled) {
@@ -79,8 +79,8 @@ void bnn_store_put_balanced(const bnn_store *self, const uint32_t *latent, uint3
             shrink_to_quota(self, c);
         }
     }
-    count = members(self, label);
-    limit = quota(self, label);
+    count = bnn_store_members(self, label);
+    limit = bnn_store_quota(self, label);
     if (count < limit) {
         write(self, (*self->filled)++, latent, label);
     } else if (limit != 0) {

@@ -27,6 +27,10 @@ void bnn_store_put_balanced(const bnn_store *store, const uint32_t *latent, uint
 /* Random: `take` of the offered samples enter, each with the same probability, over random earlier members. */
 void bnn_store_put_random(const bnn_store *store, bnn_store_refill *refill, const uint32_t *latent, uint32_t label);
 
+/* How many members a class has, and, of a class that was seen, how many it may have when class-balanced. */
+uint32_t bnn_store_members(const bnn_store *store, uint32_t label);
+uint32_t bnn_store_quota(const bnn_store *store, uint32_t label);
+
 /* All members of the class leave, and its count becomes 0. */
 void bnn_store_forget(const bnn_store *store, uint32_t label);
 

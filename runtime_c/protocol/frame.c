@@ -76,9 +76,11 @@ uint32_t bnn_frame_args_bytes(uint8_t command)
     switch (command) {
     case BNN_CMD_LEARN_INIT: return 8;
     case BNN_CMD_ADD:
-    case BNN_CMD_ADD_CUT: return 4;
+    case BNN_CMD_ADD_CUT:
+    case BNN_CMD_FORGET: return 4;
     case BNN_CMD_STEP: return 4;
     case BNN_CMD_READ: return 12;
+    case BNN_CMD_WRITE: return 8;
     default: return 0;
     }
 }
@@ -92,7 +94,9 @@ uint32_t bnn_frame_image_bytes(const bnn_server *self, uint8_t command)
     case BNN_CMD_FEATURES:
     case BNN_CMD_CUT:
     case BNN_CMD_ADD:
-    case BNN_CMD_CLASSIFY: return self->facts->image_bytes;
+    case BNN_CMD_CLASSIFY:
+    case BNN_CMD_DECIDE:
+    case BNN_CMD_WRITE: return self->facts->image_bytes; /* of WRITE, at most: its data wait in the image's buffer */
     case BNN_CMD_ADD_CUT:
     case BNN_CMD_CLASSIFY_CUT: return self->facts->cut_bytes;
     default: return 0;
@@ -110,7 +114,7 @@ static uint8_t *landing_place(const bnn_server *self)
 static uint32_t longest_payload(const bnn_server *self)
 {
     const bnn_server_facts *facts = self->facts;
-    uint32_t longest = (facts->cut_bytes > facts->image_bytes ? facts->cut_bytes : facts->image_bytes) + 4;
+    uint32_t longest = (facts->cut_bytes > facts->image_bytes ? facts->cut_bytes : facts->image_bytes) + 8;
 
     return longest > sizeof self->args ? longest : (uint32_t)sizeof self->args;
 }

@@ -178,6 +178,75 @@ static void state(bnn_server *self)
     bnn_frame_end(self);
 }
 
+static void sizes(bnn_server *self)
+{
+    uint32_t i, bytes = 0;
+
+    bnn_frame_begin(self, 0, 4 * self->facts->state_items);
+    for (i = 0; i < self->facts->state_items; i++) {
+        (void)self->ops->state_item(self->user, i, &bytes);
+        bnn_frame_send_u32(self, bytes);
+    }
+    bnn_frame_end(self);
+}
+
+static void end(bnn_server *self)
+{
+    uint32_t words[BNN_VERDICT_WORDS];
+    int status = self->ops->end(self->user);
+
+    if (status < 0) {
+        answer_status(self, status);
+        return;
+    }
+    self->ops->verdict(self->user, words);
+    bnn_frame_begin(self, status, sizeof words);
+    send_words(self, words, BNN_VERDICT_WORDS);
+    bnn_frame_end(self);
+}
+
+static void decide(bnn_server *self)
+{
+    int32_t label = -1;
+    int status = self->ops->decide(self->user, self->image, self->scores, &label);
+
+    if (status < 0) {
+        answer_status(self, status);
+        return;
+    }
+    bnn_frame_begin(self, 0, 4);
+    bnn_frame_send_u32(self, (uint32_t)label);
+    bnn_frame_end(self);
+}
+
+static void write_item(bnn_server *self)
+{
+    uint32_t item = bnn_get_u32(self->args), offset = bnn_get_u32(self->args + 4), bytes = self->length - 8;
+    int status = self->ops->write(self->user, item, offset, self->image, bytes);
+
+    self->learn_ready = status == 0 ? 2 : self->learn_ready; /* from here on, only a whole state will do */
+    answer_status(self, status);
+}
+
+static void restore(bnn_server *self)
+{
+    int status = self->ops->restore(self->user);
+
+    self->learn_ready = 1; /* what does not fit has been cleared */
+    answer_status(self, status);
+}
+
+/* While a state is written piece by piece, nothing may use it. */
+static int learn_legal(const bnn_server *self)
+{
+    if (self->command == BNN_CMD_LEARN_INIT || self->learn_ready == 1) {
+        return 1;
+    }
+    return self->learn_ready == 2 && (self->command == BNN_CMD_WRITE || self->command == BNN_CMD_RESTORE ||
+                                      self->command == BNN_CMD_READ || self->command == BNN_CMD_STATE ||
+                                      self->command == BNN_CMD_SIZES);
+}
+
 static void read_item(bnn_server *self)
 {
     uint32_t item = bnn_get_u32(self->args), offset = bnn_get_u32(self->args + 4), count = bnn_get_u32(self->args + 8);
@@ -206,7 +275,7 @@ static void learn(bnn_server *self)
         answer_status(self, BNN_E_COMMAND);
         return;
     }
-    if (self->command != BNN_CMD_LEARN_INIT && !self->learn_ready) {
+    if (!learn_legal(self)) {
         answer_status(self, BNN_E_STATE);
         return;
     }
@@ -215,7 +284,13 @@ static void learn(bnn_server *self)
     case BNN_CMD_BEGIN: answer_status(self, ops->begin(self->user)); break;
     case BNN_CMD_ADD: answer_status(self, ops->add(self->user, bnn_get_u32(self->args), self->image)); break;
     case BNN_CMD_STEP: step(self); break;
-    case BNN_CMD_END: answer_status(self, ops->end(self->user)); break;
+    case BNN_CMD_END: end(self); break;
+    case BNN_CMD_FORGET: answer_status(self, ops->forget(self->user, bnn_get_u32(self->args))); break;
+    case BNN_CMD_ABANDON: answer_status(self, ops->abandon(self->user)); break;
+    case BNN_CMD_WRITE: write_item(self); break;
+    case BNN_CMD_RESTORE: restore(self); break;
+    case BNN_CMD_DECIDE: decide(self); break;
+    case BNN_CMD_SIZES: sizes(self); break;
     case BNN_CMD_ADD_CUT: answer_status(self, ops->add_cut(self->user, bnn_get_u32(self->args))); break;
     case BNN_CMD_CLASSIFY:
     case BNN_CMD_CLASSIFY_CUT: classify(self); break;
@@ -226,11 +301,13 @@ static void learn(bnn_server *self)
 
 static void act(bnn_server *self)
 {
-    if (self->command > BNN_CMD_CLASSIFY_CUT) {
+    uint32_t args = bnn_frame_args_bytes(self->command), most = args + bnn_frame_image_bytes(self, self->command);
+
+    if (self->command > BNN_CMD_SIZES || self->command == BNN_CMD_DECIDE - 1) {
         answer_status(self, BNN_E_COMMAND);
         return;
     }
-    if (self->length != bnn_frame_args_bytes(self->command) + bnn_frame_image_bytes(self, self->command)) {
+    if (self->length > most || self->length < (self->command == BNN_CMD_WRITE ? args : most)) {
         answer_status(self, BNN_E_SIZE);
         return;
     }

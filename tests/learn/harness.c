@@ -2,9 +2,11 @@
 /* harness.c -- see harness.h. A latent's first word is the row of the script's feature table. */
 #include "harness.h"
 
+#include <string.h>
+
 #include "bnn/learn.h"
 
-enum { OP_BEGIN = 1, OP_ADD, OP_STEP, OP_END, OP_ABANDON, OP_SCORES, OP_FORGET };
+enum { OP_BEGIN = 1, OP_ADD, OP_STEP, OP_END, OP_ABANDON, OP_SCORES, OP_FORGET, OP_DECIDE, OP_RESTORE, OP_MERGE };
 
 typedef struct {
     const uint8_t *at, *end;
@@ -63,25 +65,21 @@ static const void *features(void *user, const uint32_t *latent)
     return h->table + (latent[0] % h->rows) * h->row_bytes;
 }
 
-static bnn_learn_memory make_memory(const bnn_learn_config *c)
+/* The heads and replay memories that a script can ask for: HEAD_SYMBOLS and REPLAY_SYMBOLS of script.py. */
+static const bnn_head_ops *const heads[] = {&bnn_head_cwr16, &bnn_head_cwr32, &bnn_head_float, &bnn_head_mean,
+                                            &bnn_head_lda};
+static const bnn_replay_ops *const memories[] = {NULL, &bnn_replay_stored, &bnn_replay_generative};
+
+/* Every field of the struct is a pointer to data; its size in bytes is in the script, 0 for null. */
+static bnn_learn_memory make_memory(harness *h)
 {
-    const size_t weights = (size_t)c->capacity * c->features;
-    bnn_learn_memory m;
-    m.past = (uint32_t *)platform_alloc(c->capacity * 4u);
-    m.cur = (uint32_t *)platform_alloc(c->capacity * 4u);
-    m.seen = (uint32_t *)platform_alloc(c->capacity * 4u);
-    m.cw = platform_alloc(weights * 2u);
-    m.tw = platform_alloc(weights * 2u);
-    m.replay_labels = (uint16_t *)platform_alloc(c->replay_slots * 2u);
-    m.replay_latents = (uint32_t *)platform_alloc((size_t)c->replay_slots * c->latent_words * 4u);
-    m.buffer_labels = (uint16_t *)platform_alloc(c->buffer_slots * 2u);
-    m.buffer_latents = (uint32_t *)platform_alloc((size_t)c->buffer_slots * c->latent_words * 4u);
-    m.order = (uint16_t *)platform_alloc(c->buffer_slots * 2u);
-    m.dw = platform_alloc(weights * 4u);
-    m.wq = platform_alloc(weights);
-    m.x = (int16_t *)platform_alloc(c->features * 2u);
-    m.acc = (int32_t *)platform_alloc(c->capacity * 4u);
-    return m;
+    bnn_learn_memory memory;
+    for (size_t i = 0; i < sizeof memory / sizeof(void *); i++) {
+        const uint32_t bytes = word(h);
+        void *const block = bytes != 0 ? platform_alloc(bytes) : NULL;
+        memcpy((uint8_t *)&memory + i * sizeof block, &block, sizeof block);
+    }
+    return memory;
 }
 
 static void setup(harness *h)
@@ -91,17 +89,43 @@ static void setup(harness *h)
     bnn_learn_parts parts;
     take(h, &h->config, sizeof h->config); /* all fields are 32 bits wide */
     take(h, &seed, sizeof seed);
+    parts.head = heads[word(h)];
+    parts.replay = memories[word(h)];
+    parts.features = features;
+    parts.user = h;
+    parts.tail = NULL;
+    parts.blocks = NULL;
+    parts.govern = h->config.hold_every != 0 || h->config.reject != 0 ? &bnn_governed : NULL;
+    memory = make_memory(h);
     h->rows = word(h);
     h->row_bytes = h->config.features * (h->config.stream_type == BNN_S8 ? 1u : 2u);
     h->table = h->at;
     h->at += (h->rows * h->row_bytes + 3u) / 4u * 4u;
     h->scores = (int32_t *)platform_alloc(h->config.capacity * 4u);
-    memory = make_memory(&h->config);
-    parts.head = &bnn_head_cwr16;
-    parts.replay = h->config.replay_slots != 0 ? &bnn_replay_stored : NULL;
-    parts.features = features;
-    parts.user = h;
     bnn_learner_init(&h->learner, &h->config, &parts, &memory, seed);
+}
+
+/* Pieces of items, each as item, offset, bytes, data padded to words; then restore. */
+static int restore(harness *h)
+{
+    const uint32_t pieces = word(h);
+    int status = BNN_OK;
+    for (uint32_t i = 0; i < pieces; i++) {
+        const uint32_t item = word(h), offset = word(h), bytes = word(h);
+        const int written = bnn_learner_write(&h->learner, item, offset, h->at, bytes);
+        status = status == BNN_OK ? written : status;
+        h->at += (bytes + 3u) / 4u * 4u;
+    }
+    return status == BNN_OK ? bnn_learner_restore(&h->learner) : status;
+}
+
+/* Item, first element, count, values. */
+static int merge(harness *h)
+{
+    const uint32_t item = word(h), first = word(h), count = word(h);
+    const uint8_t *const values = h->at;
+    h->at += (size_t)count * 4u;
+    return bnn_learner_merge(&h->learner, item, first, values, count);
 }
 
 static int run_op(harness *h, uint32_t op)
@@ -110,11 +134,21 @@ static int run_op(harness *h, uint32_t op)
         const uint32_t label = word(h);
         const uint32_t *const latent = (const uint32_t *)(const void *)h->at;
         h->at += (size_t)h->config.latent_words * 4u;
-        return bnn_learner_add(&h->learner, latent, NULL, label);
+        return bnn_learner_add(&h->learner, latent, features(h, latent), label);
     }
     if (op == OP_SCORES) {
         bnn_learner_scores(&h->learner, h->table + word(h) * h->row_bytes, h->scores);
         return BNN_OK;
+    }
+    if (op == OP_DECIDE) { /* the answer takes the place of the status */
+        bnn_learner_scores(&h->learner, h->table + word(h) * h->row_bytes, h->scores);
+        return bnn_learner_decide(&h->learner, h->scores);
+    }
+    if (op == OP_RESTORE) {
+        return restore(h);
+    }
+    if (op == OP_MERGE) {
+        return merge(h);
     }
     if (op == OP_FORGET) {
         return bnn_learner_forget(&h->learner, word(h));
@@ -133,7 +167,7 @@ int harness_run(const uint8_t *script, size_t bytes)
     setup(&h);
     while (h.at < h.end) {
         const uint32_t op = word(&h);
-        if (op < OP_BEGIN || op > OP_FORGET) {
+        if (op < OP_BEGIN || op > OP_MERGE) {
             return 1;
         }
         report(&h, op, run_op(&h, op));

@@ -15,7 +15,7 @@ import numpy as np
 from bnngen.continual.twin import Twin
 from bnngen.ir import S8, S16, Graph, HeadInput, Latent, ModelMeta, Tensor
 from bnngen.lower.learning import LearnConfig, learning_constants
-from bnngen.lower.learning.view import learn_view
+from bnngen.lower.learning.view import MEMORY_FIELDS, learn_view
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtime_c"
@@ -30,7 +30,11 @@ WARNINGS = [
     "-Wstrict-prototypes",
     "-Werror",
 ]
-OPS = {"begin": 1, "add": 2, "step": 3, "end": 4, "abandon": 5, "scores": 6, "forget": 7}
+OPS = {"begin": 1, "add": 2, "step": 3, "end": 4, "abandon": 5, "scores": 6, "forget": 7, "decide": 8, "restore": 9}
+OPS["merge"] = 10
+HEAD_SYMBOLS = ("bnn_head_cwr16", "bnn_head_cwr32", "bnn_head_float", "bnn_head_mean", "bnn_head_lda")
+REPLAY_SYMBOLS = ("", "bnn_replay_stored", "bnn_replay_generative")
+VALUED = ("add", "scores", "forget", "decide", "restore", "merge")
 Call = tuple[str, int, tuple[int, ...]]  # name; label, or row to score; latent
 
 
@@ -67,21 +71,26 @@ class Case:
             self.scale,
             (self.table.shape[1], self.words),
             self.config,
-            lambda latents: self.table[latents[:, 0]],
+            lambda latents: self.table[latents[:, 0] % len(self.table)],
             self.seed,
         )
 
     def encode(self, calls: Sequence[Call]) -> bytes:
-        """Return the script: config, seed, table, calls."""
-        view = learn_view("toy", learning_constants(self.graph, self.config), _Zeros())
+        """Return the script: config, seed, parts, sizes of the memory, table, calls."""
+        program = learning_constants(self.graph, self.config)
+        view = learn_view("toy", program, _Zeros())
+        sizes = {buffer.name: buffer.bytes for buffer in program.buffers}
         codes = {"BNN_S8": 1, "BNN_S16": 2}
         config = [codes.get(value) or int(value.rstrip("u")) for _, value in view.settings]
         parts = [struct.pack(f"<{len(config)}I", *(value % 2**32 for value in config))]
-        parts.append(struct.pack("<QI", self.seed, len(self.table)))
+        parts.append(struct.pack("<Q", self.seed))
+        words = [HEAD_SYMBOLS.index(view.head), REPLAY_SYMBOLS.index(view.replay)]
+        words += [*(sizes.get(name, 0) for name in MEMORY_FIELDS), len(self.table)]
+        parts.append(struct.pack(f"<{len(words)}I", *words))
         table = self.table.tobytes()
         parts.append(table + bytes(-len(table) % 4))
         for name, value, latent in calls:
-            words = (OPS[name], *((value,) if name in ("add", "scores", "forget") else ()), *latent)
+            words = (OPS[name], *((value,) if name in VALUED else ()), *latent)
             parts.append(struct.pack(f"<{len(words)}I", *words))
         return b"".join(parts)
 
@@ -100,6 +109,10 @@ def twin_lines(case: Case, calls: Sequence[Call]) -> list[str]:
             status = twin.add(np.array(latent, np.uint32), value)
         elif name == "forget":
             status = twin.forget(value)
+        elif name == "merge":
+            status = twin.merge(value, latent[0], np.array(latent[2:], np.uint32).view(np.int32).astype(np.int64))
+        elif name == "decide":
+            status = twin.decide(twin.scores(case.table[value : value + 1])[0])
         elif name == "scores":
             status, extra = 0, [zlib.crc32(twin.scores(case.table[value : value + 1]).tobytes())]
         else:

@@ -18,6 +18,17 @@ class LearnConfig:
     head: a name of heads.HEADS. capacity: most classes; None takes the model's. new_per_batch: of `batch` samples, how
     many are new once there is something to replay; 0: in proportion to the classes. buffer, replay: slots for
     latents of the present and of past experiences; replay 0: no replay memory. policy: a name of memory.POLICIES.
+    components: of a class, in a generative memory, whose `replay` is the number of samples that it stands for.
+    tail: how many residual blocks in front of the features are trained too, 0: none; tail_lr, latent_lr: step lengths
+    of their vectors and of their latent weights, which have q_bin bits (section 6).
+    hold_every: in an experience, every so manyth sample of a class is held back, 0: none; hold, hold_new: slots for
+    held-back latents of past experiences and of the present one. accept_drop, accept_least: the rule by which an
+    experience is taken over, in percentage points and percent. reject: percent of known samples that the threshold on
+    the unknown would reject, 0: no threshold (section 5.12).
+    Analytic heads (section 5.11). projections: random ones that take the place of the features, 0: none; projection_seed:
+    of their signs. shrinkage: of the scatter, relative to the mean of its diagonal. None takes the head's own value.
+    exact_forget: second moments by class, so that a forgotten class leaves nothing behind. undo: sums of the open experience
+    apart, so that it can be dropped.
     """
 
     head: str = "cwr"
@@ -31,6 +42,22 @@ class LearnConfig:
     epochs: int = 12
     lr: float = 0.1
     policy: str = "balanced"
+    components: int = 4
+    tail: int = 0
+    tail_lr: float = 0.05
+    latent_lr: float = 0.0005
+    q_bin: int = 8
+    hold_every: int = 0
+    hold: int = 100
+    hold_new: int = 100
+    accept_drop: int = 100
+    accept_least: int = 0
+    reject: int = 0
+    projections: int | None = None
+    projection_seed: int = 1
+    shrinkage: float | None = None
+    exact_forget: bool = False
+    undo: bool = True
 
 
 @dataclass(frozen=True)

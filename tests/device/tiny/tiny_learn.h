@@ -36,6 +36,12 @@ bnn_status bnn_tiny_learn_end(bnn_tiny_learn *self);
 bnn_status bnn_tiny_learn_scores(bnn_tiny_learn *self, const uint8_t *image, int32_t *scores);
 bnn_status bnn_tiny_learn_add_cut(bnn_tiny_learn *self, uint32_t label);
 bnn_status bnn_tiny_learn_scores_cut(bnn_tiny_learn *self, int32_t *scores);
+bnn_status bnn_tiny_learn_abandon(bnn_tiny_learn *self);
+bnn_status bnn_tiny_learn_forget(bnn_tiny_learn *self, uint32_t label);
+bnn_status bnn_tiny_learn_decide(bnn_tiny_learn *self, const uint8_t *image, int32_t *scores, int32_t *label);
+void bnn_learner_verdict(const bnn_learner *self, uint32_t *words);
+bnn_status bnn_learner_write(bnn_learner *self, uint32_t item, uint32_t offset, const void *data, uint32_t bytes);
+bnn_status bnn_learner_restore(bnn_learner *self);
 void bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_ITEMS]);
 
 #endif
