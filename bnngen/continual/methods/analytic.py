@@ -13,6 +13,7 @@ from bnngen.continual.methods.interface import COUNTER_BYTES, REAL_BYTES, Bytes,
 from bnngen.continual.methods.projection import FeatureMap
 
 Array = np.ndarray
+FEW = 2.0  # docs/studies/heads.md, few-shot
 Head = tuple[Array, Array]  # rows [P, C], biases [C]
 
 
@@ -79,7 +80,8 @@ class StreamingDiscriminant(ClassMeans):
 
     Kept as the sum of h h^T over all samples: scatter = sum h h^T - sum over classes of n m m^T, the same as
     Hayes and Kanan's running update (2020, arXiv 1909.01520) but independent of the order. blend: the share of
-    the pre-training covariance in the one used.
+    the pre-training covariance in the one used. Few samples are shrunk more than `tuning.shrinkage`:
+    2 P / (2 P + N - C) with N samples of C classes.
     """
 
     def __init__(self, setting: MethodSetting, projections: int = 0) -> None:
@@ -90,14 +92,16 @@ class StreamingDiscriminant(ClassMeans):
 
     def accumulate(self, h: Array, y: Array) -> None:
         super().accumulate(h, y)
-        self.products = self.products + h.T @ h
+        exact = h.astype(np.float64)  # a scatter of nothing is a difference of large sums
+        self.products = self.products + exact.T @ exact
 
     def covariance(self) -> Array:
         """Return the covariance in use, shrunk [P, P]."""
         scatter = self.products - (self.means * self.counts[:, None]).T @ self.means
-        own = scatter / max(self.counts.sum() - np.count_nonzero(self.counts), 1)
-        blend = self.tuning.blend
-        return shrunk((1 - blend) * own + blend * self.prior, self.tuning.shrinkage)
+        freedom = self.counts.sum() - np.count_nonzero(self.counts)
+        own, blend = scatter / max(freedom, 1), self.tuning.blend
+        amount = max(self.tuning.shrinkage, FEW * self.map.size / (FEW * self.map.size + freedom))
+        return shrunk((1 - blend) * own + blend * self.prior, amount)
 
     def solve(self) -> Head:
         return discriminants(self.means, np.linalg.inv(self.covariance()))
@@ -144,7 +148,7 @@ def discriminants(means: Array, precision: Array) -> Head:
 def shrunk(covariance: Array, amount: float) -> Array:
     """Return (1 - amount) S + amount trace(S) / P I (Ledoit and Wolf's target); never singular."""
     size = len(covariance)
-    variance = max(np.trace(covariance) / size, 1e-12)
+    variance = max(np.trace(covariance) / size, 1e-9)  # no variance: the Euclidean distance
     return (1 - amount) * covariance + max(amount, 1e-9) * variance * np.eye(size)
 
 

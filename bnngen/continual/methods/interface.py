@@ -44,6 +44,7 @@ class Tuning:
     """Options of the methods beside those of `LearnConfig`; which method reads which: METHODS.
 
     bits: of an element of a latent (1, 2, 4, 8; 32: float). spacing: of its levels, "quantile" or "uniform".
+    centre: gradient heads read (sqrt(x) - mean) / scale of the pre-training features instead of x.
     components: Bernoulli components of a class; pseudo: most samples that a class of a generative memory counts for
     in the consolidation. root: analytic heads learn from square roots of the features. shrinkage: of a covariance
     towards its mean variance. blend: share of the pre-training covariance. projections, activation ("relu" or
@@ -53,6 +54,7 @@ class Tuning:
 
     bits: int = 1
     spacing: str = "quantile"
+    centre: bool = False
     components: int = 4
     pseudo: int = 400
     root: bool = True

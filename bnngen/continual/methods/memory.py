@@ -25,27 +25,44 @@ class Replay(Protocol):
 
 
 class Codec:
-    """Features to what is stored and back: codes of levels, or the features themselves at 32 bits."""
+    """Features to what is stored, and back to what a head reads.
+
+    encode: codes of levels, or the features themselves at 32 bits. operands: what a head reads of features, as
+    they are or, with `tuning.centre`, (sqrt(x) - m) / s: m the mean of each channel and s one scale, over the
+    pre-training features. decode: codes to operands.
+    """
 
     def __init__(self, setting: MethodSetting) -> None:
-        self.size, bits = setting.size, setting.tuning.bits
+        self.size, bits, known = setting.size, setting.tuning.bits, setting.pretraining
         self.levels: Levels | None = None
         if setting.levels is not None and setting.levels.bits == bits:
             self.levels = setting.levels
         elif bits < FLOAT_BITS:
-            assert setting.pretraining is not None, "levels need pre-training features"
-            self.levels = calibrate(setting.pretraining, bits, setting.tuning.spacing)
+            assert known is not None, "levels need pre-training features"
+            self.levels = calibrate(known, bits, setting.tuning.spacing)
         self.latent_bytes = -(-setting.size * bits // 8)
+        self.centre = setting.tuning.centre
+        if self.centre:
+            assert known is not None, "centring needs pre-training features"
+            roots = np.sqrt(np.maximum(known, 0))
+            self.mean, self.spread = roots.mean(axis=0), roots.std()
 
     def encode(self, x: Array) -> Array:
         return x.astype(np.float32) if self.levels is None else self.levels.encode(x)
 
+    def operands(self, x: Array) -> Array:
+        if not self.centre:
+            return x
+        return ((np.sqrt(np.maximum(x, 0)) - self.mean) / self.spread).astype(np.float32)
+
     def decode(self, latents: Array) -> Array:
-        return latents if self.levels is None else self.levels.decode(latents)
+        return self.operands(latents if self.levels is None else self.levels.decode(latents))
 
     @property
-    def constants(self) -> int:
-        return 0 if self.levels is None else self.levels.bytes
+    def constants(self) -> dict[str, int]:
+        """Bytes of the tables, as int16 numbers."""
+        levels = {} if self.levels is None else {"levels": self.levels.bytes}
+        return levels | ({"means": 2 * self.size} if self.centre else {})
 
 
 class StoredReplay:

@@ -50,7 +50,7 @@ class SgdHead(Counted):
         self.replay.put(latents, y, self.rng)
 
     def scores(self, x: Array) -> Array:
-        return masked(x @ self.weights.T, self.past > 0)
+        return masked(self.codec.operands(x) @ self.weights.T, self.past > 0)
 
     def memory(self) -> Bytes:
         rows, config = self.weights.size * REAL_BYTES, self.config
@@ -63,7 +63,7 @@ class SgdHead(Counted):
             "one sample": (self.weights.shape[0] + self.weights.shape[1]) * REAL_BYTES,
         }
         state = {"weights": rows, "samples seen": counters, "replay memory": self.replay.bytes}
-        return Bytes(state, work | ({"trained rows": rows} if self.cwr else {}), {"levels": self.codec.constants})
+        return Bytes(state, work | ({"trained rows": rows} if self.cwr else {}), self.codec.constants)
 
     def _consolidated(self, trained: Array, cur: Array) -> Array:
         present = cur > 0

@@ -39,7 +39,7 @@ class StoredSamples(Counted):
 
     def memory(self) -> Bytes:
         sample = {"one sample": self.codec.latent_bytes + LABEL_BYTES}
-        return Bytes({"memory": self.memory_of.bytes}, sample, {"levels": self.codec.constants})
+        return Bytes({"memory": self.memory_of.bytes}, sample, self.codec.constants)
 
 
 class HammingNeighbours(StoredSamples):
@@ -96,7 +96,7 @@ class MemoryOnly(StoredSamples):
             kept = self.codec.decode(self.memory_of.latents)
             self.fit = SoftmaxRegression(kept, self.memory_of.labels, self.capacity)
             self.weights = self.fit.weights
-        return masked(self.fit.logits(x), self.seen)
+        return masked(self.fit.logits(self.codec.operands(x)), self.seen)
 
     def memory(self) -> Bytes:
         base, rows = super().memory(), self.capacity * self.size * REAL_BYTES
