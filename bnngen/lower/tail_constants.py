@@ -32,7 +32,7 @@ class TailConfig:
     direction, at the length at which the mean |step| of a kernel is latent_lr. lr: of all vectors, plain SGD.
     """
 
-    lr: float = 0.05
+    lr: float = 0.03
     latent_lr: float = 0.0005
     rule: str = "scaled"
     batch: int = 64

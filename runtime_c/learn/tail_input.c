@@ -24,18 +24,9 @@ BNN_TAIL_HOT static void load_row(const bnn_tail *self, uint32_t b, uint32_t cha
     }
 }
 
-/* At most 9 * 1024 products of at most 32767: below 2^29. */
-BNN_TAIL_HOT static int32_t dot(const int16_t *a, const int16_t *b, uint32_t n)
-{
-    int32_t sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        sum += a[i] * b[i];
-    }
-    return sum;
-}
-
-/* One pixel of one channel: the 3x3 pixels around it, as far as there are any, were reached by it. */
-static int32_t pixel_gradient(const bnn_tail *self, uint32_t y, uint32_t x)
+/* One pixel of one channel: the 3x3 pixels around it, as far as there are any, were reached by it. At most 9 * 1024
+ * products of at most 32767: below 2^29. */
+BNN_TAIL_HOT static int32_t pixel_gradient(const bnn_tail *self, uint32_t y, uint32_t x)
 {
     const uint32_t channels = self->config->channels;
     const uint32_t left = x == 0 ? 1u : 0u;
@@ -43,8 +34,8 @@ static int32_t pixel_gradient(const bnn_tail *self, uint32_t y, uint32_t x)
     int32_t sum = 0;
     for (uint32_t row = y == 0 ? 1u : 0u; row <= (y + 1u == self->config->height ? 1u : 2u); row++) {
         const uint32_t from = (y + row - 1u) * self->config->width + x + left - 1u;
-        sum += dot(self->memory.inner + from * channels, self->memory.row + (3u * row + left) * channels,
-                   (right - left + 1u) * channels);
+        sum += tail_dot_row(self->memory.inner + from * channels, self->memory.row + (3u * row + left) * channels,
+                            (right - left + 1u) * channels);
     }
     return sum;
 }

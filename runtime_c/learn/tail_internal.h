@@ -6,13 +6,7 @@
 #include "bnn/kernel.h"
 #include "bnn/tail.h"
 #include "fixed.h"
-
-/* The hot loops are written so that a compiler can vectorise them; gcc does so fully at -O3 only. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#define BNN_TAIL_HOT __attribute__((optimize("O3")))
-#else
-#define BNN_TAIL_HOT
-#endif
+#include "tail_lanes.h"
 
 enum { VECTOR_BITS = 15, SLOPE_BITS = 24, STEP_BITS = 16, GUARD_BITS = 8, SLOPE_KEPT = 12, STREAM_MAX = 32767 };
 

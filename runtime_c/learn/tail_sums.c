@@ -105,23 +105,13 @@ BNN_TAIL_HOT static void count_all(const bnn_tail *self, uint32_t b)
              y < (pad != 0 ? config->height : last_row(tap / 3u, config->height)); y++) {
             for (uint32_t x = pad != 0 ? 0 : first_row(tap % 3u);
                  x < (pad != 0 ? config->width : last_row(tap % 3u, config->width)); x++) {
-                const int16_t *const g = self->memory.inner + (y * config->width + x) * channels;
-                for (uint32_t o = 0; o < channels; o++) {
-                    row[o] = (int16_t)(row[o] + g[o]);
-                }
+                tail_add_row(row, self->memory.inner + (y * config->width + x) * channels, channels);
             }
         }
     }
 }
 
-BNN_TAIL_HOT static void add_lane(int16_t *lane, const int16_t *g, uint32_t channels)
-{
-    for (uint32_t o = 0; o < channels; o++) {
-        lane[o] = (int16_t)(lane[o] + g[o]); /* a part of a sample's share: fits */
-    }
-}
-
-/* memory.lane[o] = sum over the pixels whose tap reads a set bit of this input channel. */
+/* memory.lane[o] = sum over the pixels whose tap reads a set bit of this input channel: a part of a sample's share. */
 BNN_TAIL_HOT static void count_set(const bnn_tail *self, uint32_t b, uint32_t channel, uint32_t tap)
 {
     const bnn_tail_config *const config = self->config;
@@ -135,20 +125,13 @@ BNN_TAIL_HOT static void count_set(const bnn_tail *self, uint32_t b, uint32_t ch
         for (uint32_t x = first_row(tap % 3u); x < last_row(tap % 3u, config->width); x++) {
             const uint32_t read = (y + tap / 3u - 1u) * config->width + x + tap % 3u - 1u;
             if (((bits[read * s.words] >> (channel % 32u)) & 1u) != 0) {
-                add_lane(lane, self->memory.inner + (y * config->width + x) * s.channels, s.channels);
+                tail_add_row(lane, self->memory.inner + (y * config->width + x) * s.channels, s.channels);
             }
         }
     }
 }
 
 /* sums[o] += row[o] - 2 * lane[o], which is at most a sample's share. */
-BNN_TAIL_HOT static void add_narrow(int16_t *sums, const int16_t *row, const int16_t *lane, uint32_t channels)
-{
-    for (uint32_t o = 0; o < channels; o++) {
-        sums[o] = (int16_t)(sums[o] + row[o] - 2 * lane[o]);
-    }
-}
-
 BNN_TAIL_HOT static void add_wide(int32_t *sums, const int16_t *row, const int16_t *lane, uint32_t channels)
 {
     for (uint32_t o = 0; o < channels; o++) {
@@ -169,7 +152,7 @@ void bnn_tail_add_kernel(bnn_tail *self, uint32_t b, int32_t exponent)
         for (uint32_t tap = 0; tap < 9u; tap++, at += s.channels) {
             count_set(self, b, channel, tap);
             if (self->config->sum_bits == 16u) {
-                add_narrow((int16_t *)m->sums + at, m->row + tap * s.channels, m->lane, s.channels);
+                tail_add_share((int16_t *)m->sums + at, m->row + tap * s.channels, m->lane, s.channels);
             } else {
                 add_wide((int32_t *)m->sums + at, m->row + tap * s.channels, m->lane, s.channels);
             }
