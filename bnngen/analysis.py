@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from bnngen import ir
-from bnngen.pipeline import Compiled, ram_needed
+from bnngen.pipeline import Compiled, const_needed, ram_needed
 
 WORD_BITS, WORD_BYTES = 32, 4
 
@@ -62,7 +62,7 @@ def memory_use(compiled: Compiled) -> MemoryUse:
         plan.inference_peak_bytes,
         ram_needed(compiled),
         budget.ram_bytes,
-        compiled.program.const_bytes,
+        const_needed(compiled),
         budget.flash_bytes,
     )
 

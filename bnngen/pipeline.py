@@ -8,7 +8,7 @@ model.onnx -> Graph(float) -> Graph(integer) -> Program -> Plan -> build/<model>
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bnngen import ir
@@ -17,7 +17,11 @@ from bnngen.errors import BudgetError
 from bnngen.frontend import load_onnx
 from bnngen.lower import SCORE_STEP, lower, lower_float32
 from bnngen.lower.learning import LearnConfig, LearningProgram, learn_buffers, learning_constants
-from bnngen.lower.program import Program
+from bnngen.lower.program import Program, tail_hash
+from bnngen.lower.tail import TailSpec
+from bnngen.lower.tail_constants import TailConfig, TailProgram, tail_constants
+from bnngen.lower.tail_spec import tail_spec
+from bnngen.lower.tail_view import PREFIX, tail_config, tail_const_bytes
 from bnngen.passes import Options, run_float_passes, run_passes
 from bnngen.passes.latent import latent_ops
 from bnngen.plan import LEARN_PREFIX, LearnBuffer, Plan, make_plan
@@ -58,6 +62,12 @@ class Compiled:
         return self.program.is_float
 
     @property
+    def tail_options(self) -> tuple[TailSpec, TailConfig] | None:
+        """What the trained blocks are, and how they learn; None where the network is frozen."""
+        tail = self.learning.tail if self.learning else None
+        return (tail.spec, tail.config) if tail else None
+
+    @property
     def score_step(self) -> float:
         """What an int32 score counts, in the units of the Keras model."""
         return SCORE_STEP if self.is_float else self.graph.tensors[self.graph.output].uniform_scale
@@ -72,14 +82,29 @@ def compile_model(model: Path, target: Target, options: BuildOptions) -> Compile
         graph = run_float_passes(load_onnx(model))
         program = lower_float32(graph, options.kernels)
         return Compiled(target, graph, program, None, make_plan(program))
-    graph = run_passes(load_onnx(model), Options(options.activation_bits))
+    return compile_graph(load_onnx(model), target, options)
+
+
+def compile_graph(real: ir.Graph, target: Target, options: BuildOptions) -> Compiled:
+    """Take an imported graph through the stages of an integer build, as compile_model does."""
+    graph = run_passes(real, Options(options.activation_bits))
     latent = latent_ops(graph)
+    tail = trained_tail(real, graph, options.learn)
     program = lower(
         graph, frozenset(target.features), options.kernels, latent and (latent.pack, latent.unpack)
     )
-    learning = learning_constants(graph, options.learn) if latent else None
+    learning = learning_constants(graph, options.learn, tail) if latent else None
+    if tail is not None:
+        program = replace(program, model_hash=tail_hash(program.model_hash, tail.spec))
     extra = [LearnBuffer(*buffer) for buffer in learn_buffers(learning)] if learning else []
-    return Compiled(target, graph, program, learning, make_plan(program, extra))
+    return Compiled(target, graph, program, learning, make_plan(program, extra, trained_tail=tail is not None))
+
+
+def trained_tail(real: ir.Graph, integer: ir.Graph, config: LearnConfig) -> TailProgram | None:
+    """Return the blocks that are trained on the device; None where the network is frozen."""
+    if config.tail == 0:
+        return None
+    return tail_constants(tail_spec(real, integer, config.tail), tail_config(config))
 
 
 def write_project(compiled: Compiled, folder: Path, name: str) -> Path:
@@ -102,6 +127,12 @@ def ram_needed(compiled: Compiled) -> int:
     """Return the bytes of RAM that the plan asks for: the arena, one image, the reserved stack."""
     image = math.prod(compiled.program.image)
     return compiled.plan.arena_bytes + image + compiled.target.budget.stack_bytes
+
+
+def const_needed(compiled: Compiled) -> int:
+    """Return the bytes of constants in flash: the network's, and what trained blocks start from."""
+    tail = compiled.learning.tail if compiled.learning else None
+    return compiled.program.const_bytes + (tail_const_bytes(tail) if tail else 0)
 
 
 def check_ram(compiled: Compiled) -> None:
@@ -131,8 +162,20 @@ def _less_ram(compiled: Compiled, largest: set[str]) -> str:
     if compiled.learning is None:
         return f"--activations int8, {other}"
     samples = "fewer --replay or --buffer samples"
+    if any(name.startswith(f"{LEARN_PREFIX}{PREFIX}") for name in largest):
+        return _smaller_tail(compiled.learning) + f"; {samples}, or a larger target"
     if not largest & HEAD_BUFFERS:
         return f"{samples}, --activations int8, {other}"
     holds = f"now {compiled.learning.capacity} classes"
     head = f"a smaller learned head, `bnngen export --capacity N` ({holds}), or none, `--cut none`"
     return f"{head}; {samples}, --activations int8, {other}"
+
+
+def _smaller_tail(learning: LearningProgram) -> str:
+    """Return what makes the memory of trained blocks smaller."""
+    config, spec = learning.config, learning.tail.spec
+    each = sum(b.bytes for b in learning.buffers if b.name.startswith(PREFIX)) // config.tail
+    channels = f"fewer channels, now {spec.channels} (half of them take a quarter): `bnngen train --width`"
+    fewer = f"--tail {config.tail - 1}" if config.tail > 1 else "--tail 0, the head alone"
+    narrow = ", --q-bin 8" if config.q_bin > 8 else ""
+    return f"fewer trained blocks, {fewer} ({each:,} bytes each){narrow}; {channels}"

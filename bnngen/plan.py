@@ -91,9 +91,14 @@ class Plan:
         return _picture(self)
 
 
-def make_plan(program: Program, extra: Sequence[LearnBuffer | tuple[str, int, int, str]] = ()) -> Plan:
-    """Place the program's buffers and the learning buffers; the result has passed `check_plan`."""
-    timeline = make_timeline(program)
+def make_plan(
+    program: Program, extra: Sequence[LearnBuffer | tuple[str, int, int, str]] = (), trained_tail: bool = False
+) -> Plan:
+    """Place the program's buffers and the learning buffers; the result has passed `check_plan`.
+
+    trained_tail: learning has code and memory of its own for what follows the cut, and calls neither unpack nor tail.
+    """
+    timeline = make_timeline(program, trained_tail)
     buffers = [
         *_program_buffers(program, timeline),
         *_learn_buffers([LearnBuffer(*e) for e in extra], timeline),
@@ -109,14 +114,15 @@ def make_plan(program: Program, extra: Sequence[LearnBuffer | tuple[str, int, in
     return plan
 
 
-def make_timeline(program: Program) -> tuple[Step, ...]:
-    """Inference in order, then one learning step. The learned scores read the features at "head" as well."""
+def make_timeline(program: Program, trained_tail: bool = False) -> tuple[Step, ...]:
+    """Inference in order, then one learning step. The learned scores read the features at "head" as well; behind a
+    trained tail they read the cut tensor there, which is alive at all learning steps."""
     steps = []
     for segment in ("front", "pack", "tail", "scores"):
         steps += [Step(call.layer, segment, call) for call in program.segments[segment]]
-    for segment in ("unpack", "tail"):
+    for segment in () if trained_tail else ("unpack", "tail"):
         steps += [Step(f"learn: {call.layer}", "learn", call) for call in program.segments[segment]]
-    return (*steps, Step("learn: head", "learn", None))
+    return (*steps, Step("learn: tail and head" if trained_tail else "learn: head", "learn", None))
 
 
 def _program_buffers(program: Program, timeline: Sequence[Step]) -> list[Placed]:
@@ -198,9 +204,20 @@ def check_plan(program: Program, plan: Plan) -> None:
     s = program.segments
     keep = [b for b in plan.buffers if b.kind == PERSISTENT]
     _run(program, plan, [*s["front"], *s["pack"], *s["tail"], *s["scores"]], keep)
-    if program.cut is not None:
+    if program.cut is not None and not any(step.segment == "learn" and step.call for step in plan.timeline):
+        _check_trained_tail(program, plan)
+    elif program.cut is not None:
         step = [b for b in plan.buffers if b.kind == LEARN_STEP]
         _run(program, plan, [*s["unpack"], *s["tail"]], keep + step)
+
+
+def _check_trained_tail(program: Program, plan: Plan) -> None:
+    """The tail reads the cut tensor where front left it, and writes its own buffers: none of them may touch it, and
+    front's other tensors are dead by then. What pack writes, memory of a step, must not be what front still reads."""
+    cut = next(b for b in plan.buffers if b.name == program.values[program.cut].buffer)
+    for b in plan.buffers:
+        if b.kind in (PERSISTENT, LEARN_STEP) and b.offset < cut.end and cut.offset < b.end:
+            raise PlanError(f"{b.name} lies over the tensor at the cut")
 
 
 def _run(program: Program, plan: Plan, calls: Sequence[KernelCall], keep: Sequence[Placed]) -> None:

@@ -132,7 +132,7 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
     mirror = comparison = None
     with progress() as report, connect(built, where) as client:
         if request.check:
-            mirror = TwinMirror(compiled.graph, compiled.learning.config, request.seed, client)
+            mirror = TwinMirror(compiled.graph, compiled.learning.config, request.seed, client, compiled.tail_options)
         outcomes = run_session(mirror or client, course, report)
         if request.save_state is not None:
             saved = save_state(client, compiled.learning, compiled.program.model_hash)

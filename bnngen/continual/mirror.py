@@ -15,11 +15,17 @@ import numpy as np
 
 from bnngen import interp, ir
 from bnngen.continual.twin import MORE, Twin
+from bnngen.continual.twin_tail import TwinTail
 from bnngen.errors import BnngenError
 from bnngen.lower.learning import LearnConfig
+from bnngen.lower.tail import TailSpec
+from bnngen.lower.tail_constants import TailConfig
 from bnngen.passes.latent import latent_ops
 
 Array = np.ndarray
+
+
+TailOptions = tuple[TailSpec, TailConfig]  # what a trained tail is, and how it learns
 
 
 class Client(Protocol):
@@ -77,6 +83,10 @@ class LatentPath:
         ]
         return np.concatenate(parts).reshape(len(images), -1)
 
+    def cut_of(self, image: Array) -> Array:
+        """uint8 image [H, W, C] -> the integers of the tensor at the cut, [h, w, c]."""
+        return interp.evaluate(self.graph, image[None])[self.cut][0]
+
     def unpack(self, latents: Array) -> Array:
         """uint32 latents [N, words] -> feature stream integers int64 [N, D]: unpack, then the tail."""
         shape = self.graph.tensors[self.cut].shape
@@ -96,14 +106,18 @@ class TwinMirror:
     Raises BnngenError at the first difference. comparisons counts the equal ones.
     """
 
-    def __init__(self, graph: ir.Graph, config: LearnConfig, seed: int, client: Client) -> None:
-        self.client, self.path, self.config = client, LatentPath(graph), config
+    def __init__(
+        self, graph: ir.Graph, config: LearnConfig, seed: int, client: Client, tail: TailOptions | None = None
+    ) -> None:
+        self.client, self.path, self.config, self.tail = client, LatentPath(graph), config, tail
         self.comparisons = 0
         self._start(seed)
 
     def _start(self, seed: int) -> None:
         path = self.path
-        self.twin = Twin(path.head, path.feature_scale, path.sizes, self.config, path.unpack, seed)
+        tail = TwinTail(*self.tail) if self.tail else None
+        scale = 2.0**-tail.numbers.x if tail else path.feature_scale
+        self.twin = Twin(path.head, scale, path.sizes, self.config, path.unpack, seed, tail)
 
     def learn_init(self, seed: int) -> None:
         self.client.learn_init(seed)
@@ -141,12 +155,22 @@ class TwinMirror:
     def decide(self, image: Array) -> int:
         """The target's answer, which must be the twin's."""
         label = self.client.decide(image)
-        if label != self.twin.decide(self.twin.scores(self.path.features(image[None]))[0]):
+        if label != self.twin.decide(self.twin.scores(self._features(image))[0]):
             raise BnngenError("the device and its twin do not decide alike")
         return label
 
+    def _features(self, image: Array) -> Array:
+        """What inference reads of one image, [1, D]."""
+        if self.twin.tail is None:
+            return self.path.features(image[None])
+        return self.twin.tail.forward(self.path.cut_of(image), False)[None]
+
     def classify(self, image: Array) -> Array:
-        return self.client.classify(image)
+        """The target's scores; of a trained tail they must be the twin's, of a frozen one `validate` compares them."""
+        scores = self.client.classify(image)
+        if self.twin.tail is not None and not np.array_equal(scores, self.twin.scores(self._features(image))[0]):
+            raise BnngenError("the device and its twin score an image differently")
+        return scores
 
     def state(self) -> list[int]:
         return self.client.state()

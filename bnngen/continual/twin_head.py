@@ -6,7 +6,8 @@ A head of the twin has the methods of `Head` in twin.py.
 
 from __future__ import annotations
 
-from math import isqrt
+from fractions import Fraction
+from math import floor, isqrt
 
 import numpy as np
 
@@ -87,6 +88,16 @@ class CwrHead:
         dw = g.T @ x
         step = rshift(dw * self.k.u_mult, self.k.u_shift - self.tw_exp)
         self.tw, self.tw_exp = self._store((self.tw << GUARD_BITS) - step, self.tw_exp + GUARD_BITS, 0)
+
+    def feature_gradient(self, features: Array, label: int) -> tuple[Array, int]:
+        """Return (dx [D], exponent) of 6.11 for one sample, features [D], by the rows in training."""
+        wq, r = self.forward_weights(self.tw)
+        g = self.gradient(self.operands(features[None]) @ wq.T, np.array([label]), r, self.tw_exp)[0]
+        one = Fraction(1, self.k.f * self.k.l)
+        shift = next(s for s in range(14, 60) if 2**14 <= one * 2**s < 2**15)
+        v = (g @ wq) * (r * floor(one * 2**shift + Fraction(1, 2)))
+        least = next(s for s in range(60) if rshift(np.abs(v).max(), s) < 2**31)
+        return rshift(v, least), self.tw_exp + shift - least
 
     def _store(self, values: Array, exponent: int, least: int) -> tuple[Array, int]:
         """Store values of the given exponent by 5.2; return (mantissas, exponent)."""

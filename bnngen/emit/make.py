@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnngen import resources
@@ -40,14 +41,14 @@ class MakeView:
     programs: tuple[ProgramView, ...]
 
 
-def make_view(view: ModelView, target: Target, learning: bool) -> MakeView:
-    """Combine the target's facts with the model's files."""
+def make_view(view: ModelView, target: Target, learning: Sequence[str]) -> MakeView:
+    """Combine the target's facts with the model's files. learning: the generated C files of learning."""
     facts = target.make_view()
     flags = FLOAT_FLAGS if view.is_float else []
     library = [f"{view.name}.c", f"{view.name}_weights.c"]
     if learning:
         learn = resources.runtime() / "learn"
-        library += [f"{view.name}_learn.c", *(f"bnn/learn/{path.name}" for path in sorted(learn.glob("*.c")))]
+        library += [*learning, *(f"bnn/learn/{path.name}" for path in sorted(learn.glob("*.c")))]
     script = facts["linker_script"] or ""
     return MakeView(
         cc=facts["cc"],

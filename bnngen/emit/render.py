@@ -11,11 +11,13 @@ from pathlib import Path
 import jinja2
 
 from bnngen import __version__, resources
+from bnngen.emit.arrays import array_view
 from bnngen.emit.make import make_view
 from bnngen.emit.view import RUNTIME_ABI, ModelView, model_view, title
 from bnngen.lower.learning import LearningProgram
 from bnngen.lower.learning.view import LEARN_TEMPLATES, learn_view
 from bnngen.lower.program import Program, value_bytes
+from bnngen.lower.tail_view import TAIL_TEMPLATES, tail_view
 from bnngen.plan import Plan
 from bnngen.targets import Target
 
@@ -71,6 +73,7 @@ def render_files(program: Program, plan: Plan, learning: LearningProgram | None,
         learned = learn_view(m, learning, plan.learn_offsets(), RUNTIME_ABI)
         for template, name in LEARN_TEMPLATES.items():
             files[name.format(m=m)] = env.get_template(template).render(v=learned)
+        files |= render_tail(env, m, learning, plan)
     files["main.c"] = env.get_template("main.c.j2").render(
         m=m, M=m.upper(), has_latent=view.has_latent, has_learn=learning is not None
     )
@@ -80,13 +83,25 @@ def render_files(program: Program, plan: Plan, learning: LearningProgram | None,
     emulated = target.emulator_view()
     if emulated is not None:
         files["memory_emulator.ld"] = env.get_template("memory.ld.j2").render(emulated)
-    build = make_view(view, target, learning is not None)
+    build = make_view(view, target, [name for name in files if name.endswith(("_learn.c", "_tail.c"))])
     for name in ("Makefile", "CMakeLists.txt"):
         files[name] = env.get_template(f"{name}.j2").render(v=view, b=build)
     files["LICENSE"] = env.get_template("LICENSE.j2").render()
     files["plan.txt"] = plan.to_text()
     files["manifest.json"] = manifest(program, plan, view)
     return files
+
+
+def render_tail(env: jinja2.Environment, m: str, learning: LearningProgram, plan: Plan) -> dict[str, str]:
+    """Return the files of a trained tail; none where the network is frozen."""
+    if learning.tail is None:
+        return {}
+    view = tail_view(m, learning.tail, learning.config, plan.learn_offsets())
+    arrays = [array_view(f"bnn_{m}", array) for array in view.arrays]
+    return {
+        name.format(m=m): env.get_template(template).render(v=view, arrays=arrays)
+        for template, name in TAIL_TEMPLATES.items()
+    }
 
 
 def environment() -> jinja2.Environment:

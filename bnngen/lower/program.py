@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from bnngen import ir
 from bnngen.lower.shapes import Shape, words
+from bnngen.lower.tail import TailSpec
 
 INFERENCE = ("front", "tail", "scores")
 SEGMENTS = (*INFERENCE, "pack", "unpack")
@@ -166,6 +167,16 @@ def graph_hash(graph: ir.Graph) -> str:
     for node in graph.nodes:
         _hash_fields(digest, node)
     digest.update(repr((graph.meta.classes, graph.meta.trained_classes, graph.meta.latent, graph.meta.head)).encode())
+    return digest.hexdigest()[:32]
+
+
+def tail_hash(model_hash: str, spec: TailSpec) -> str:
+    """Return the hash of a model of which a tail is trained: learned state fits the weights that it started from."""
+    digest = hashlib.sha256(model_hash.encode())
+    for block in spec.blocks:
+        _hash_fields(digest, replace(block, after=None))
+        if block.after is not None:
+            _hash_fields(digest, block.after)
     return digest.hexdigest()[:32]
 
 

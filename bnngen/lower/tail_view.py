@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from bnngen.lower.tail_constants import RULES, TailConfig, TailProgram, tail_buf
 
 TAIL_TEMPLATES = {"tail.h.j2": "{m}_tail.h", "tail.c.j2": "{m}_tail.c"}
 PREFIX = "tail_"  # of the tail's buffers among the learner's
+DX = "tail_dx"
 ITEMS = ("tail latents", "tail vectors", "tail latents in training", "tail vectors in training")
 TYPES = {  # of the elements of bnn_tail_memory; latents and sums are of the width that the configuration says
     "signs": "uint32_t", "vectors": "int32_t", "vector_sums": "int64_t", "bits": "uint32_t", "masks": "uint32_t",
@@ -44,7 +46,8 @@ class TailBlockView:
 @dataclass(frozen=True)
 class TailView:
     """Context `v` of tail.h.j2 and tail.c.j2. arrays: constants to be printed. settings: (C name in bnn_tail_config,
-    C expression) in the order of the struct. scale: real value of one unit of the features."""
+    C expression) in the order of the struct. scale: real value of one unit of the features. dx: offset of
+    bnn_trained.dx; grad_mult, grad_shift: its constants."""
 
     m: str
     M: str
@@ -53,6 +56,9 @@ class TailView:
     settings: tuple[tuple[str, str], ...]
     pointers: tuple[TailPointer, ...]
     scale: str
+    dx: int
+    grad_mult: int
+    grad_shift: int
 
 
 def tail_config(config: LearnConfig) -> TailConfig:
@@ -68,7 +74,8 @@ def tail_part(tail: TailProgram) -> Part:
         for name, size, align, kind in tail_buffers(tail.spec, tail.config)
         if size
     )
-    return Part("", {}, buffers, ITEMS)
+    dx = Buffer(DX, 4 * tail.spec.channels, "int32_t", "learn_step")
+    return Part("", {}, (*buffers, dx), ITEMS)
 
 
 def _field(name: str) -> str:
@@ -76,8 +83,9 @@ def _field(name: str) -> str:
     return name.removeprefix("committed_").removeprefix("training_")
 
 
-def tail_view(m: str, tail: TailProgram, offsets: Mapping[str, int]) -> TailView:
+def tail_view(m: str, tail: TailProgram, config: LearnConfig, offsets: Mapping[str, int]) -> TailView:
     """Return the view for the model with C name `m`. offsets: in the arena, of each buffer of `tail_part`."""
+    mult, shift = gradient_unit(config)
     names = [name for name, *_ in tail_buffers(tail.spec, tail.config)]
     return TailView(
         m=m,
@@ -87,7 +95,20 @@ def tail_view(m: str, tail: TailProgram, offsets: Mapping[str, int]) -> TailView
         settings=_settings(m, tail),
         pointers=tuple(_pointer(name, offsets) for name in names),
         scale=f"2^{-tail.exponent}",
+        dx=offsets[DX],
+        grad_mult=mult,
+        grad_shift=shift,
     )
+
+
+def gradient_unit(config: LearnConfig) -> tuple[int, int]:
+    """Return (m, s) with m * 2^-s nearest to 1 / (F * L) and 2^14 <= m < 2^15: what one unit of the product of a
+    logit's gradient and a weight's operand stands for (docs/numerics.md, 6.11)."""
+    product = (2 ** (config.q_f - 1) - 1) * (2 ** (config.q_b - 1) - 1)
+    shift = 14
+    while 2 ** (shift + 1) < 2**15 * product:
+        shift += 1
+    return round(Fraction(2**shift, product)), shift
 
 
 def tail_const_bytes(tail: TailProgram) -> int:

@@ -61,17 +61,27 @@ static const uint32_t *pick(bnn_learner *self, uint32_t i, uint32_t *label)
 bnn_status bnn_minibatch_step(bnn_learner *self)
 {
     const bnn_head_ops *const head = self->parts.head;
+    const bnn_tail_ops *const tail = self->parts.tail;
     bnn_learn_state *const s = &self->state;
     if (s->steps_done % s->epoch_steps == 0) {
         shuffle(self);
     }
-    head->load(self, BNN_ROWS_TRAINED);
+    bnn_learner_load(self, BNN_ROWS_TRAINED);
+    if (tail != NULL) {
+        tail->clear(self);
+    }
     for (uint32_t i = 0; i < self->config->batch; i++) {
         uint32_t label;
         const uint32_t *const latent = pick(self, i, &label);
         head->learn(self, self->parts.features(self->parts.user, latent), label);
+        if (tail != NULL) {
+            tail->backward(self);
+        }
     }
     head->update(self);
+    if (tail != NULL) {
+        tail->update(self);
+    }
     s->steps_done++;
     return s->steps_done == s->steps_total ? BNN_OK : BNN_MORE;
 }

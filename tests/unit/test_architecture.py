@@ -25,6 +25,7 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "plan": {"lower"},
     "emit": {"plan", "lower", "targets", "ir", "resources"},
     "analysis": {"ir", "pipeline"},
+    "learning_memory": {"analysis", "ir", "lower", "pipeline", "plan", "targets"},
     "pipeline": {"frontend", "passes", "lower", "plan", "emit", "targets", "ir"},
     "continual": {"ir", "interp", "passes", "data", "lower"},
     "session": {"continual"},
@@ -36,7 +37,8 @@ MAY_IMPORT = {  # part of bnngen -> the parts it may import; everyone may import
     "export": {"data", "ir", "frontend", "train"},
     "train": {"data"},
     "cli": {
-        "analysis", "continual", "data", "device", "export", "interp", "ir", "layer_errors", "lower", "pipeline",
+        "analysis", "continual", "data", "device", "export", "interp", "ir", "layer_errors", "learning_memory", "lower",
+        "pipeline",
         "plan", "report", "session", "simulate", "targets", "train", "validate", "frontend", "passes", "resources",
     },
 }  # fmt: skip
