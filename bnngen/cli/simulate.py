@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bnngen.cli.build import alone, options_from
+from bnngen.cli.build import BUILD_DIR, alone, options_from
 from bnngen.cli.console import progress, say, short
 from bnngen.cli.data import fit_data, load_data
 from bnngen.cli.learning import check_head
@@ -26,7 +26,7 @@ from bnngen.errors import UsageError
 from bnngen.frontend import load_onnx
 from bnngen.pipeline import BuildOptions
 from bnngen.simulate.cache import cache_folder
-from bnngen.simulate.executors import open_pool
+from bnngen.simulate.executors import check_cluster, open_pool
 from bnngen.simulate.experiment import Experiment, carry_out, collect, summarize, write_tables
 from bnngen.simulate.prepare import Data, Preparation, Where
 from bnngen.simulate.settings import Setting, check_names
@@ -56,7 +56,7 @@ def run(values: dict, settings: Sequence[Setting]) -> None:
     out = values["out"] or _default_folder(values, wanted[0][1])
     open_pool_later = _pool(values)
     with alone(out / ".lock"), progress() as report:
-        where = Where(out, cache_folder(values["cache"]), _workers(values), report)
+        where = Where(out, BUILD_DIR / "simulate", cache_folder(values["cache"]), _workers(values), report)
         loader = Loader(values)
         scenario = loader.scenario()
         preparation = Preparation(loader.data(), scenario, where, values["pixels"])
@@ -101,8 +101,8 @@ def _asked(setting: Setting, capacity: int | None) -> tuple[Path, BuildOptions]:
 
 def _pool(values: dict) -> Callable:
     cluster, workers = values["cluster"], _workers(values)
-    if cluster is not None and cluster.partition(":")[0] not in ("dask", "ray"):
-        open_pool(cluster, workers)  # which says what is wrong, before anything is built
+    if cluster is not None:
+        check_cluster(cluster)  # before anything is built
     return lambda: open_pool(cluster, workers)
 
 
@@ -111,7 +111,7 @@ def _workers(values: dict) -> int:
 
 
 def _default_folder(values: dict, model: Path) -> Path:
-    return Path("build") / f"simulate-{model.stem}-{Path(values['data']).stem}-{values['scenario']}"
+    return BUILD_DIR / f"simulate-{model.stem}-{Path(values['data']).stem}-{values['scenario']}"
 
 
 class Loader:

@@ -105,4 +105,5 @@ def _converted(option: click.Parameter, value: object, where: str) -> object:
     try:
         return option.type.convert(value if isinstance(value, list | bool) else str(value), option, None)
     except click.BadParameter as error:
-        raise UsageError(f"{option.name}: {error.message}", where=where) from error
+        fix = "give it a value that bnngen simulate --help allows"
+        raise UsageError(f"{option.name}: {error.message.rstrip('.')}", where=where, fix=fix) from error

@@ -77,7 +77,7 @@ def cached(folder: Path, tensors: Tensors, part: Part, how: Computing) -> Path:
     place = folder / tensors.key
     path = place / f"{part.split}.npy"
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place / f"{part.split}.lock"):
+    with alone(place / f"{part.split}.lock"):
         if not path.exists():
             _fill(place, tensors, part, how)
             (place / "about.json").write_text(json.dumps(tensors.identity, indent=1, sort_keys=True) + "\n")
@@ -138,8 +138,9 @@ def _shared(todo: Iterator[int], lock: threading.Lock, stop: threading.Event) ->
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other command fills the same file."""
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other command works on the same thing, and keep others waiting until the end."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -21,7 +21,10 @@ from bnngen.errors import BnngenError, ToolError, UsageError
 from bnngen.simulate.config import Job
 from bnngen.simulate.job import Failure, run_job
 
-CLUSTERS = ("dask", "ray")
+CLUSTERS = {  # module of the client, name on the command line, how to install it
+    "dask": ("distributed", "dask", "pip install distributed"),
+    "ray": ("ray", "ray", "pip install ray"),
+}
 POLL_S = 0.3
 
 
@@ -72,7 +75,7 @@ class DaskPool:
     """A Dask cluster; address None: what Dask's own settings say, else one on this machine."""
 
     def __init__(self, address: str | None) -> None:
-        distributed = _import("distributed", "dask", "pip install distributed")
+        distributed = _import(*CLUSTERS["dask"])
         try:
             self.client = distributed.Client(address, timeout="10s") if address else distributed.Client()
         except (OSError, ValueError, TimeoutError) as error:
@@ -92,7 +95,7 @@ class RayPool:
     """A Ray cluster; address None: the one that this machine belongs to, else one on this machine."""
 
     def __init__(self, address: str | None) -> None:
-        self.ray = _import("ray", "ray", "pip install ray")
+        self.ray = _import(*CLUSTERS["ray"])
         try:
             self.ray.init(address=address, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -115,9 +118,9 @@ def _import(module: str, name: str, install: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ToolError(
-            f"{module} is not installed",
+            f"{error.name} is not installed",
             where=f"--cluster {name}",
-            why="jobs are handed to the cluster by its own client",
+            why=f"jobs are handed to the cluster by its own client, {module}",
             fix=install,
         ) from error
 
@@ -135,14 +138,21 @@ def open_pool(cluster: str | None, workers: int) -> Pool:
     """Return where jobs run: "dask", "dask:ADDRESS", "ray", "ray:ADDRESS", or None for processes of this machine."""
     if cluster is None:
         return LocalPool(workers)
+    check_cluster(cluster)
     name, _, address = cluster.partition(":")
+    return (DaskPool if name == "dask" else RayPool)(address or None)
+
+
+def check_cluster(cluster: str) -> None:
+    """Raise UsageError for a cluster of another kind, ToolError where its client is not installed."""
+    name = cluster.partition(":")[0]
     if name not in CLUSTERS:
         raise UsageError(
             f"there is no cluster called {name!r}",
             where="--cluster",
             fix=f"{' or '.join(CLUSTERS)}, perhaps with :ADDRESS",
         )
-    return (DaskPool if name == "dask" else RayPool)(address or None)
+    _import(*CLUSTERS[name])
 
 
 def run_jobs(jobs: Sequence[Job], pool: Pool, tick: Callable[[], None]) -> None:

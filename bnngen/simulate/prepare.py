@@ -36,9 +36,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Where:
-    """Folders and hands. out: of results; cache: of tensors."""
+    """Folders and hands. out: of results; cache: of tensors; programs: of compiled projects, shared by experiments."""
 
     out: Path
+    programs: Path
     cache: Path
     workers: int
     progress: Callable[[str, int, int], None]
@@ -105,9 +106,8 @@ class Preparation:
         key = (str(model), options)
         if key not in self._programs:
             self.where.progress(f"building program {len(self._programs) + 1}", 0, 0)
-            content = f"{model.resolve()} {options!r}"
-            name = hashlib.sha256(content.encode()).hexdigest()[:8]
-            self._programs[key] = build_program(model, options, self.where.out / "programs" / name)
+            name = hashlib.sha256(model.read_bytes() + repr(options).encode()).hexdigest()[:12]
+            self._programs[key] = build_program(model, options, self.where.programs / name)
         return self._programs[key]
 
     def _check_capacity(self, built: BuiltProgram) -> None:

@@ -11,6 +11,7 @@ from bnngen.device.compile import build_project
 from bnngen.errors import UsageError
 from bnngen.pipeline import BuildOptions, Compiled, compile_model, write_project
 from bnngen.plan import PERSISTENT, Plan
+from bnngen.simulate.cache import alone
 from bnngen.simulate.config import Memory
 from bnngen.targets import load_target
 
@@ -40,8 +41,9 @@ def build_program(model: Path, options: BuildOptions, folder: Path) -> BuiltProg
             why="it was exported without a cut, or ends in something else than a Dense layer",
             fix="export it again with a cut: bnngen export MODEL --cut features",
         )
-    project = write_project(compiled, folder, model.stem)
-    build_project(project, target)
+    with alone(folder / "lock"):
+        project = write_project(compiled, folder, model.stem)
+        build_project(project, target)
     return BuiltProgram(compiled, project, sources_sum(project), learning_memory(compiled.plan))
 
 
