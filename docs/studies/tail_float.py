@@ -48,8 +48,8 @@ class Setting:
     first: str = "train"
     decay: bool = True
     head: str = "cwr"
-    mirror: bool = False
-    noise: float = 0.0
+    mirror: bool = False  # half of the drawn maps, left to right
+    noise: float = 0.0  # share of a drawn map's entries that change sign
 
 
 # --- the tail --------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def run(data: dict[str, Array], setting: Setting, seed: int) -> tuple[float, flo
 
 HEAD, ALL = {"train": "none"}, {"experiences": 1, "buffer": 8000, "latent": "float"}
 LEVELS = ("float", "sign", "alpha", "shared", "mean", "lloyd", "2bit", "4bit")
-LOW = {"train": "latent"}
+LOW, NOISY = {"train": "latent"}, {"noise": 0.1, "tail_lr": 5e-4}
 STUDIES: dict[str, list[dict[str, object]]] = {
     "latents": [HEAD | {"blocks": n, "latent": k, "memory": m}
                 for m in (300, 1000) for n, kinds in ((0, ("float", "mean")), (1, LEVELS), (2, LEVELS)) for k in kinds],
@@ -279,8 +279,8 @@ STUDIES: dict[str, list[dict[str, object]]] = {
                  ALL | {"tail_lr": 0.001, "blocks": 2}],
     "tail": [{}, {"latent": "float"}, {"norm": "batch"}, {"memory": 1000}, {"blocks": 2},
              {"blocks": 2, "ste": "approximate"}, {"first": "freeze"}, {"noise": 0.1}, {"mirror": True},
-             {"head_lr": 0.05}, {"epochs": 3, "tail_lr": 4e-4}],
-    "storage": [{"store": "8r"}, {"store": "16"}, {"store": "8"}, {"start": "const:0.05", "tail_lr": 5e-4}],
+             NOISY, NOISY | {"store": "8r"}, NOISY | {"store": "8r", "memory": 1000}],
+    "storage": [{"store": "8r"}, {"store": "16"}, {"store": "8", "tail_lr": 5e-4}, {"start": "const:0.05", "tail_lr": 5e-4}],
 }
 
 
