@@ -9,7 +9,7 @@ import sys
 import click
 
 from bnngen import __version__
-from bnngen.cli import build, demo, device, model, operators, simulate, validating
+from bnngen.cli import build, demo, device, model, operators, simulate, simulate_results, validating
 from bnngen.cli.console import print_error
 from bnngen.errors import BnngenError, UsageError
 
@@ -32,7 +32,7 @@ def cli(debug: bool) -> None:
     """Binary neural networks, from training to a small board that keeps learning."""
 
 
-OTHERS = (simulate.simulate, validating.validate, operators.operators, demo.demo)
+OTHERS = (simulate.simulate, simulate_results.results, validating.validate, operators.operators, demo.demo)
 
 for command in (*model.COMMANDS, *build.COMMANDS, *device.COMMANDS, *OTHERS):
     cli.add_command(command)

@@ -116,6 +116,14 @@ def test_a_sweep_and_methods_stand_in_one_table(bnngen, folder):
     assert (folder / "sweep" / "memory.png").stat().st_size > 5000
 
 
+def test_several_experiments_in_one_picture(bnngen, folder):
+    out = good(bnngen("results", "cut", "sweep", "-o", "both.png"))
+    assert "cut: learned head" in out and "sweep: nearest-mean" in out
+    assert (folder / "both.png").stat().st_size > 5000
+    bnngen("results", "nowhere").refused("no results")
+    bnngen("results", "cut", "-o", "both.pdf").refused("PNG")
+
+
 PLAN = """
 model = "quicknet-nano-digits04"
 seeds = 2
