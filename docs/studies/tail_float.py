@@ -280,7 +280,8 @@ STUDIES: dict[str, list[dict[str, object]]] = {
     "tail": [{}, {"latent": "float"}, {"norm": "batch"}, {"memory": 1000}, {"blocks": 2},
              {"blocks": 2, "ste": "approximate"}, {"first": "freeze"}, {"noise": 0.1}, {"mirror": True},
              NOISY, NOISY | {"store": "8r"}, NOISY | {"store": "8r", "memory": 1000}],
-    "storage": [{"store": "8r"}, {"store": "16"}, {"store": "8", "tail_lr": 5e-4}, {"start": "const:0.05", "tail_lr": 5e-4}],
+    "storage": [{"store": "8r"}, {"store": "16"}, {"store": "8", "tail_lr": 5e-4},
+                {"start": "const:0.05", "tail_lr": 5e-4}],
 }
 
 
