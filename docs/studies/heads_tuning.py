@@ -124,6 +124,9 @@ def covariance(study: Study) -> None:
         for name in ("fixed-covariance", "slda"):
             for amount in (0.01, 0.05, 0.1, 0.2, 0.5):
                 study.row(f"{name}, root {root}, shrinkage {amount}", name, root=root, shrinkage=amount)
+    for size in (16, 32, 48, 64, 96):
+        for name in ("nearest-mean", "fixed-covariance", "slda"):
+            study.row(f"{name}, {size} principal axes", name, subspace=size)
     for blend in (0.25, 0.5, 0.75):
         study.row(f"slda, blend {blend}", "slda", blend=blend)
 

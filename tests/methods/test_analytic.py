@@ -107,3 +107,17 @@ def test_memory_is_itemised(name, state, work):
     memory = METHODS[name](setting(tuning=PLAIN)).memory()
     assert memory.state == state
     assert memory.work == work
+
+
+def test_principal_axes_are_those_of_the_pretraining_noise(stream):
+    """Uncorrelated over the pre-training classes, the noisiest first; all axes together change nothing."""
+    x, y = stream
+    few = METHODS["fixed-covariance"](setting(tuning=replace(PLAIN, subspace=6, shrinkage=0.0)))
+    spread = np.linalg.inv(few.precision)
+    np.testing.assert_allclose(spread, np.diag(np.diag(spread)), atol=1e-4)
+    assert (np.diff(np.diag(spread)) < 0).all()
+    assert few.map(x).shape == (len(x), 6) and few.memory().state["class sums"] == 4 * CLASSES * 6
+    rotated, plain = (METHODS["slda"](setting(tuning=replace(PLAIN, subspace=d))) for d in (SIZE, 0))
+    for method in (rotated, plain):
+        method.learn(x, y)
+    np.testing.assert_allclose(rotated.scores(x), plain.scores(x), rtol=2e-3, atol=2e-2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnngen.continual.methods.interface import COUNTER_BYTES, REAL_BYTES, Bytes, Counted, MethodSetting, masked
-from bnngen.continual.methods.projection import FeatureMap
+from bnngen.continual.methods.projection import FeatureMap, pretrained_covariance
 
 Array = np.ndarray
 FEW = 2.0  # docs/studies/heads.md, few-shot
@@ -150,17 +150,6 @@ def shrunk(covariance: Array, amount: float) -> Array:
     size = len(covariance)
     variance = max(np.trace(covariance) / size, 1e-9)  # no variance: the Euclidean distance
     return (1 - amount) * covariance + max(amount, 1e-9) * variance * np.eye(size)
-
-
-def pretrained_covariance(setting: MethodSetting, features: FeatureMap) -> Array:
-    """Return the mean within-class covariance of the mapped pre-training features [P, P]."""
-    assert setting.pretraining is not None and setting.pretraining_labels is not None, "it needs labelled features"
-    classes, places = np.unique(setting.pretraining_labels, return_inverse=True)
-    h = features(setting.pretraining).astype(np.float64)
-    sums = np.zeros((len(classes), features.size))
-    np.add.at(sums, places, h)
-    centred = h - (sums / np.bincount(places)[:, None])[places]
-    return centred.T @ centred / max(len(h) - len(classes), 1)
 
 
 def triangle(size: int) -> int:

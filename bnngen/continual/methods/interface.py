@@ -49,7 +49,8 @@ class Tuning:
     in the consolidation. root: analytic heads learn from square roots of the features. shrinkage: of a covariance
     towards its mean variance. blend: share of the pre-training covariance. projections, activation ("relu" or
     "sign"), threshold ("median" or "zero"), raw (features beside them): of random projections. ridge: penalty, times
-    the mean diagonal of the Gram matrix. neighbours: k.
+    the mean diagonal of the Gram matrix. subspace: how many principal axes analytic heads work in (0: no projection).
+    neighbours: k.
     """
 
     bits: int = 1
@@ -65,6 +66,7 @@ class Tuning:
     threshold: str = "median"
     raw: bool = True
     ridge: float = 0.03
+    subspace: int = 0
     neighbours: int = 3
 
 
