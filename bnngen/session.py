@@ -51,6 +51,8 @@ class Verdict(Protocol):
     after: int
     judged: int
     right: int
+    new: int
+    new_right: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def run_session(device: Learner, course: Course, progress: Progress) -> list[Out
 
 
 def _counts(verdict: Verdict) -> dict[str, str | int]:
-    names = ("outcome", "known", "before", "after", "judged", "right")
+    names = ("outcome", "known", "before", "after", "judged", "right", "new", "new_right")
     return {name: getattr(verdict, name) for name in names}
 
 

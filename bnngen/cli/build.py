@@ -32,7 +32,10 @@ LEARN_OPTIONS = {  # field of LearnConfig -> the option that sets it
     "batch": "learn_batch", "new_per_batch": "new_per_batch", "epochs": "learn_epochs", "lr": "learn_rate",
     "q_f": "q_f", "q_b": "q_b",
     "hold_every": "hold_every", "hold": "hold", "hold_new": "hold_new", "accept_drop": "accept_drop",
-    "accept_least": "accept_least", "reject": "reject",
+    "accept_least": "accept_least", "accept_new": "accept_new",
+    "reject": "reject",
+    "projections": "projections", "projection_seed": "projection_seed", "shrinkage": "shrinkage",
+    "exact_forget": "exact_forget", "undo": "undo",
     "tail": "tail", "tail_lr": "tail_rate", "latent_lr": "latent_rate", "q_bin": "q_bin",
 }  # fmt: skip
 ACTIVATIONS = {"int8": 8, "int16": 16, "float32": None}
@@ -46,7 +49,8 @@ OPTIONS = (
                  help="The same by the bits of an integer: 8 is int8, 16 is int16."),
     click.option("--head", type=click.Choice(list(HEADS)), default=LearnConfig.head, show_default=True,
                  help="Learning: what is learned. cwr: CWR*; cwr+: without its counts of samples; sgd: without "
-                 "consolidation; float32: CWR* in floating point, the reference for the others."),
+                 "consolidation; float32: CWR* in floating point, the reference for the others. In one pass, without "
+                 "replay: mean: nearest class mean; lda: linear discriminants; ridge: ridge regression."),
     click.option("--replay", type=int, default=LearnConfig.replay, show_default=True,
                  help="Learning: slots of the 1-bit replay memory; 0: none."),
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
@@ -79,8 +83,23 @@ OPTIONS = (
                  "classes falls by more percentage points."),
     click.option("--accept-least", type=int, default=LearnConfig.accept_least, show_default=True,
                  help="Learning: refuse it when less than this percentage of all held-back samples is right."),
+    click.option("--accept-new", type=int, default=LearnConfig.accept_new, show_default=True,
+                 help="Learning: refuse it when accuracy on its own held-back samples is below this percentage of that on "
+                 "the kept ones before."),
+    click.option("--projections", type=click.IntRange(min=0),
+                 help="Learning with mean, lda, ridge: random combinations of the features beside them.  "
+                 "[default: 256 for ridge, otherwise 0]"),
+    click.option("--projection-seed", type=click.IntRange(0, 2**32 - 1), default=LearnConfig.projection_seed,
+                 show_default=True, help="Learning: seed of these combinations; devices that merge need the same."),
+    click.option("--shrinkage", type=click.FloatRange(0, 0.9),
+                 help="Learning: lda: share of the identity in the scatter; ridge: penalty.  "
+                 "[default: 0.05, ridge 0.03]"),
+    click.option("--exact-forget/--no-exact-forget", default=LearnConfig.exact_forget, show_default=True,
+                 help="Learning with lda, ridge: second moments by class, so that a forgotten class leaves no trace."),
+    click.option("--undo/--no-undo", default=LearnConfig.undo, show_default=True,
+                 help="Learning with mean, lda, ridge: an open experience can be dropped. --no-undo saves the memory."),
     click.option("--reject", type=int, default=LearnConfig.reject, show_default=True,
-                 help="Learning: answer \"unknown\" where the two best scores are closer than for this percentage of "
+                 help="Learning: answer \"unknown\" where the best score stands out less than for this percentage of "
                  "known samples; 0: never."),
     click.option("--q-b", type=click.Choice(["8", "16", "32"]), default=str(LearnConfig.q_b), show_default=True,
                  help="Learning: bits of stored weights and gradients. 32: twice the memory of 16."),

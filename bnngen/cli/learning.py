@@ -245,7 +245,7 @@ def _judgement(outcome: Outcome, first: Outcome) -> list[str]:
     if _is_judged(first):
         v = outcome.verdict
         known = f", known {v['before']} -> {v['after']} of {v['known']}" if v and v["known"] else ""
-        cells.append(f"{v['outcome']}; {v['right']} of {v['judged']} right{known}" if v else "")
+        cells.append(f"{v['outcome']}; new {v['new_right']} of {v['new']}{known}" if v else "")
     if first.rejected:
         cells.append(", ".join(f"{share:.0%} of {name}" for name, share in outcome.rejected.items()))
     return cells

@@ -20,7 +20,7 @@ import numpy as np
 from bnngen.continual.twin_analytic import MeanHead, MomentHead, merged
 from bnngen.continual.twin_float import FloatHead
 from bnngen.continual.twin_generative import GenerativeMemory
-from bnngen.continual.twin_govern import Held, margins
+from bnngen.continual.twin_govern import Held, leads
 from bnngen.continual.twin_head import CwrHead
 from bnngen.continual.twin_replay import Pcg32, TwinMemory
 from bnngen.continual.twin_tail import TwinTail
@@ -290,7 +290,7 @@ class Twin:
     def decide(self, scores: Array) -> int:
         """Return the class that scores [C] name, -1 for the unknown."""
         best = int(scores.argmax())
-        return -1 if scores[best] == NEVER_SEEN or margins(scores[None])[0] < self.held.threshold else best
+        return -1 if scores[best] == NEVER_SEEN or leads(scores[None])[0] < self.held.threshold else best
 
     def items(self) -> list[bytes]:
         """Return the state items of 5.10 (`names` tells which) as bytes."""

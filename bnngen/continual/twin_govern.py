@@ -13,14 +13,16 @@ from bnngen.continual.twin_replay import COUNT_LIMIT, Pcg32, TwinMemory
 from bnngen.lower.learning import LearnConfig
 
 Array = np.ndarray
-NONE, ACCEPTED, REFUSED_DROP, REFUSED_LEAST = range(4)
+NONE, ACCEPTED, REFUSED_DROP, REFUSED_LEAST, REFUSED_NEW = range(5)
+NEVER_SEEN = -(2**31)
 Scores = Callable[[Array], Array]  # latents [n, words] -> scores [n, C], -2^31 for classes that cannot win
 
 
-def margins(scores: Array) -> Array:
-    """Return how far the best of scores [n, C] is above the second."""
-    ordered = np.sort(np.asarray(scores, np.int64), axis=1)
-    return ordered[:, -1] - ordered[:, -2]
+def leads(scores: Array) -> Array:
+    """Return how far the best of scores [n, C] is above the mean of those of known classes, floor; 0 where none is."""
+    scores = np.asarray(scores, np.int64)
+    below = np.where(scores > NEVER_SEEN, scores.max(axis=1, keepdims=True) - scores, 0).sum(axis=1)
+    return below // np.maximum((scores > NEVER_SEEN).sum(axis=1), 1)
 
 
 class Held:
@@ -41,7 +43,7 @@ class Held:
         self.counts[:] = 0
         self.filled = self.offered = 0
         self.verdict = NONE
-        self.known = self.before = self.after = self.judged = self.right = 0
+        self.known = self.before = self.after = self.judged = self.new = 0
 
     def hold(self, latent: Array, label: int, added: int) -> bool:
         """Hold this sample back, number `added` of the experience, if it is its turn in its class."""
@@ -75,15 +77,17 @@ class Held:
     def accepts(self, scores: Scores, past: Array) -> bool:
         """Count what the trained rows get right, and judge."""
         latents, labels = self.samples()
-        self.judged = len(labels)
+        n = self.kept.filled
+        self.judged = self.known + self.filled
         if self.judged:
             right = scores(latents).argmax(axis=1) == labels
-            n = self.kept.filled
-            self.right, self.after = int(right.sum()), int(right[:n][past[labels[:n]] > 0].sum())
+            self.after, self.new = int(right[:n][past[labels[:n]] > 0].sum()), int(right[n:].sum())
         if 100 * (self.before - self.after) > self.config.accept_drop * self.known:
             self.verdict = REFUSED_DROP
-        elif 100 * self.right < self.config.accept_least * self.judged:
+        elif 100 * (self.after + self.new) < self.config.accept_least * self.judged:
             self.verdict = REFUSED_LEAST
+        elif 100 * self.new * self.known < self.config.accept_new * self.before * self.filled:
+            self.verdict = REFUSED_NEW
         else:
             self.verdict = ACCEPTED
         return self.verdict == ACCEPTED
@@ -97,12 +101,12 @@ class Held:
         self.threshold = 0
         latents = next((s for s in (self.kept.latents[: self.kept.filled], *sources) if len(s)), None)
         if self.config.reject and latents is not None:
-            found = np.sort(margins(scores(latents)))
+            found = np.sort(leads(scores(latents)))
             self.threshold = int(found[len(found) * self.config.reject // 100])
 
     def block(self) -> bytes:
         """Return the part of the state block."""
-        counts = (self.verdict, self.known, self.before, self.after, self.judged, self.right)
+        counts = (self.verdict, self.known, self.before, self.after, self.judged, self.new)
         return struct.pack("<10I", self.kept.filled, self.filled, self.offered, *counts, self.threshold)
 
     @property

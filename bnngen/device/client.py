@@ -35,7 +35,10 @@ HELLO_TIMEOUT_S = 1.0
 SLOWEST_BYTES_PER_S = 2000
 STACKING_ERROR = 1 << 12  # CFSR.STKERR (ARMv7-M ARM, B3.2.15)
 
-VERDICTS = ("not judged", "accepted", "refused: known classes fell", "refused: too little is right")
+VERDICTS = (
+    "not judged", "accepted", "refused: known classes fell", "refused: too little is right",
+    "refused: what is new is not learned",
+)
 
 STATUS = {
     -1: "a length does not fit", -2: "memory is not aligned", -3: "the label is outside the head's capacity",
@@ -114,7 +117,7 @@ class Info:
 class Verdict(NamedTuple):
     """On the last experience, by held-back samples (docs/numerics.md, 5.12). outcome: one of VERDICTS; known, before,
     after: kept samples of classes known before, and how many were right before and with what was taught; judged, right:
-    all held-back samples, and how many were right with what was taught."""
+    those and the experience's own, and how many were right with what was taught; new, new_right: of the latter."""
 
     outcome: str
     known: int
@@ -122,6 +125,8 @@ class Verdict(NamedTuple):
     after: int
     judged: int
     right: int
+    new: int
+    new_right: int
 
     @property
     def refused(self) -> bool:
@@ -367,7 +372,7 @@ class DeviceClient:
     def end(self, timeout_s: float | None = None) -> Verdict:
         """Judge what was learned, take it over or drop it, and close the experience."""
         answer = self.request(Command.END, timeout_s=timeout_s or TRAINING * self.timeout_s)
-        outcome, *counts = struct.unpack("<6I", answer)
+        outcome, *counts = struct.unpack("<8I", answer)
         return Verdict(VERDICTS[outcome] if outcome < len(VERDICTS) else f"verdict {outcome}", *counts)
 
     def abandon(self) -> None:

@@ -56,7 +56,7 @@ static void begin(bnn_learner *self)
     s->known_before = 0;
     s->known_after = 0;
     s->judged = 0;
-    s->judged_right = 0;
+    s->new_right = 0;
     if (self->memory.hold_counts != NULL) {
         bnn_learn_clear(self->memory.hold_counts, self->config->capacity * sizeof(uint32_t));
     }
@@ -98,7 +98,7 @@ static void score(bnn_learner *self, const uint32_t *latent, int rows)
     }
 }
 
-/* How many of the samples, of known classes alone or of all, the rows that are loaded get right. */
+/* How many samples the rows that are loaded get right; of kept samples, those of known classes are looked at. */
 static uint32_t count_right(bnn_learner *self, samples set, int rows, int known_alone)
 {
     const uint32_t *latent = set.latents;
@@ -109,7 +109,7 @@ static uint32_t count_right(bnn_learner *self, samples set, int rows, int known_
             continue;
         }
         score(self, latent, rows);
-        (void)bnn_learner_margin(self, self->memory.acc, &best);
+        (void)bnn_learner_lead(self, self->memory.acc, &best);
         right += best == set.labels[i];
     }
     return right;
@@ -124,18 +124,23 @@ static uint32_t count_known(const bnn_learner *self)
     return known;
 }
 
-/* All counts are at most 2 * 65535, so that products with 100 stay below 2^24. */
+/* Counts are at most 2 * 65535: products of one with 100 are below 2^24, of two below 2^40. */
 static uint32_t verdict(const bnn_learner *self)
 {
     const bnn_learn_state *const s = &self->state;
+    const uint32_t right = s->known_after + s->new_right;
+    const uint64_t before = (uint64_t)self->config->accept_new * s->known_before;
     if (100u * s->known_before > 100u * s->known_after + self->config->accept_drop * s->known) {
         return BNN_REFUSED_DROP;
     }
-    return 100u * s->judged_right < self->config->accept_least * s->judged ? BNN_REFUSED_LEAST : BNN_ACCEPTED;
+    if (100u * right < self->config->accept_least * s->judged) {
+        return BNN_REFUSED_LEAST;
+    }
+    return (uint64_t)100u * s->new_right * s->known < before * s->held_new ? BNN_REFUSED_NEW : BNN_ACCEPTED;
 }
 
-/* A fall is looked for on samples of earlier experiences alone: those of the open one may share its fault, labels that
- * are wrong, and would vouch for it. */
+/* A fall is looked for on samples of earlier experiences alone: those of the open one may share its fault, wrong labels of
+ * known classes, and would vouch for it. Labels at random betray themselves on the open experience's samples. */
 static int judge(bnn_learner *self)
 {
     bnn_learn_state *const s = &self->state;
@@ -147,26 +152,25 @@ static int judge(bnn_learner *self)
         s->known_before = count_right(self, kept, BNN_ROWS_KEPT, 1);
     }
     self->parts.head->propose(self);
-    s->judged = kept.count + fresh.count;
+    s->judged = s->known + fresh.count;
     if (s->judged != 0) {
         bnn_learner_load(self, BNN_ROWS_TRAINED);
         s->known_after = count_right(self, kept, BNN_ROWS_TRAINED, 1);
-        s->judged_right = count_right(self, kept, BNN_ROWS_TRAINED, 0) + count_right(self, fresh, BNN_ROWS_TRAINED, 0);
+        s->new_right = count_right(self, fresh, BNN_ROWS_TRAINED, 0);
     }
     s->verdict = verdict(self);
     return s->verdict == BNN_ACCEPTED;
 }
 
-/* The largest threshold below which at most a share of `count` margins lie: that margin in ascending order, found bit by
- * bit. */
-static uint32_t quantile(const uint32_t *margins, uint32_t count, uint32_t percent)
+/* The largest threshold below which at most a share of `count` leads lie: that one in ascending order, found bit by bit. */
+static uint32_t quantile(const uint32_t *leads, uint32_t count, uint32_t percent)
 {
     const uint32_t most = count * percent / 100u; /* count <= 65535 */
     uint32_t threshold = 0;
     for (uint32_t bit = 1u << 31; bit != 0; bit >>= 1) {
         uint32_t below = 0;
         for (uint32_t i = 0; i < count; i++) {
-            below += margins[i] < (threshold | bit);
+            below += leads[i] < (threshold | bit);
         }
         threshold |= below <= most ? bit : 0u;
     }
@@ -191,11 +195,11 @@ static samples known_samples(const bnn_learner *self, int fresh)
     return set;
 }
 
-/* Margins are in units of the rows that answer: they are measured anew whenever these change. */
+/* Leads are in units of the rows that answer: they are measured anew whenever these change. */
 static void calibrate(bnn_learner *self, samples set)
 {
     const uint32_t *latent = set.latents;
-    uint32_t *const margins = self->memory.margins;
+    uint32_t *const leads = self->memory.leads;
     self->state.threshold = 0;
     if (self->config->reject == 0 || set.count == 0) {
         return;
@@ -204,9 +208,9 @@ static void calibrate(bnn_learner *self, samples set)
     for (uint32_t i = 0; i < set.count; i++, latent += self->config->latent_words) {
         uint32_t best;
         score(self, latent, BNN_ROWS_KEPT);
-        margins[i] = bnn_learner_margin(self, self->memory.acc, &best);
+        leads[i] = bnn_learner_lead(self, self->memory.acc, &best);
     }
-    self->state.threshold = quantile(margins, set.count, self->config->reject);
+    self->state.threshold = quantile(leads, set.count, self->config->reject);
 }
 
 static void commit(bnn_learner *self)

@@ -23,9 +23,9 @@ static inline void bnn_learner_load(bnn_learner *self, int rows)
 /* past += cur, up to 2^31 - 1. */
 void bnn_learner_count_past(bnn_learner *self);
 
-/* Distance of the best score to the second, and the class with the best, lowest first; *best = capacity: all scores are
- * INT32_MIN. */
-uint32_t bnn_learner_margin(const bnn_learner *self, const int32_t *scores, uint32_t *best);
+/* How far the best score is above the mean of all that are not INT32_MIN, floor, and the class with the best, lowest first;
+ * *best = capacity: there is none. */
+uint32_t bnn_learner_lead(const bnn_learner *self, const int32_t *scores, uint32_t *best);
 
 /* ---- minibatch.c ---------------------------------------------------------------------------------- */
 
@@ -38,7 +38,10 @@ bnn_status bnn_minibatch_step(bnn_learner *self);
 /* ---- operands.c ----------------------------------------------------------------------------------- */
 
 /* x[d] = operand of the feature vector's value d (docs/numerics.md, 5.1). */
-void bnn_operands(const bnn_learn_config *config, const void *stream, int16_t *x);
+void bnn_operands(const bnn_learner *self, const void *stream, int16_t *x);
+
+/* g of value d of the feature vector: itself, or its square root with 8 fraction bits and its sign. */
+int32_t bnn_head_value(const bnn_learn_config *config, const void *stream, uint32_t d);
 
 /* ---- softmax.c ------------------------------------------------------------------------------------ */
 

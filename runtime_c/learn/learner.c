@@ -227,21 +227,26 @@ void bnn_learner_scores(bnn_learner *self, const void *features, int32_t *scores
     }
 }
 
-uint32_t bnn_learner_margin(const bnn_learner *self, const int32_t *scores, uint32_t *best)
+uint32_t bnn_learner_lead(const bnn_learner *self, const int32_t *scores, uint32_t *best)
 {
+    const uint32_t capacity = self->config->capacity;
     int32_t first = INT32_MIN;
-    int32_t second = INT32_MIN;
-    *best = self->config->capacity;
-    for (uint32_t c = 0; c < self->config->capacity; c++) {
+    uint64_t sum = 0; /* below capacity * 2^32 */
+    uint32_t known = 0;
+    *best = capacity;
+    for (uint32_t c = 0; c < capacity; c++) {
         if (scores[c] > first) {
-            second = first;
             first = scores[c];
             *best = c;
-        } else if (scores[c] > second) {
-            second = scores[c];
         }
     }
-    return (uint32_t)first - (uint32_t)second; /* modulo 2^32 it is exact: first >= second */
+    for (uint32_t c = 0; c < capacity; c++) {
+        if (scores[c] != INT32_MIN) {
+            sum += (uint32_t)first - (uint32_t)scores[c]; /* first >= scores[c]: exact modulo 2^32 */
+            known++;
+        }
+    }
+    return known == 0 ? 0u : (uint32_t)(sum / known);
 }
 
 void bnn_learner_verdict(const bnn_learner *self, uint32_t *words)
@@ -252,14 +257,16 @@ void bnn_learner_verdict(const bnn_learner *self, uint32_t *words)
     words[2] = s->known_before;
     words[3] = s->known_after;
     words[4] = s->judged;
-    words[5] = s->judged_right;
+    words[5] = s->known_after + s->new_right;
+    words[6] = s->held_new;
+    words[7] = s->new_right;
 }
 
 int32_t bnn_learner_decide(const bnn_learner *self, const int32_t *scores)
 {
     uint32_t best;
-    const uint32_t margin = bnn_learner_margin(self, scores, &best);
-    return best == self->config->capacity || margin < self->state.threshold ? -1 : (int32_t)best;
+    const uint32_t lead = bnn_learner_lead(self, scores, &best);
+    return best == self->config->capacity || lead < self->state.threshold ? -1 : (int32_t)best;
 }
 
 static void append(bnn_learn_item *items, uint32_t *count, const void *data, size_t bytes)

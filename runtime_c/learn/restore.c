@@ -118,7 +118,7 @@ static int state_fits(bnn_learner *self)
     const bnn_learn_memory *const m = &self->memory;
     const bnn_learn_state *const s = &self->state;
     return s->phase == BNN_LEARN_IDLE && s->experiences <= COUNT_LIMIT && s->added <= COUNT_LIMIT &&
-           exponent_fits(config, s->tw_exp) && exponent_fits(config, s->cw_exp) && s->verdict <= BNN_REFUSED_LEAST &&
+           exponent_fits(config, s->tw_exp) && exponent_fits(config, s->cw_exp) && s->verdict <= BNN_REFUSED_NEW &&
            counts_fit(m->past, config->capacity) && counts_fit(m->cur, config->capacity) &&
            counts_fit(m->seen, config->capacity) && counts_fit(m->hold_seen, config->capacity) &&
            counts_fit(m->hold_counts, config->capacity) && buffer_fits(self) && replay_fits(self) && held_fit(self);

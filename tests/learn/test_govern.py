@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bnngen.continual.twin import E_STATE, MORE, OK, Twin
-from bnngen.continual.twin_govern import ACCEPTED, REFUSED_DROP, REFUSED_LEAST
+from bnngen.continual.twin_govern import ACCEPTED, REFUSED_DROP, REFUSED_LEAST, REFUSED_NEW
 from bnngen.errors import UsageError
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig, learning_constants
@@ -63,6 +63,7 @@ def kept(line: list[str], names: tuple[str, ...]) -> list[str]:
     "config",
     [
         {},
+        {"accept_new": 0},
         {"hold": 0},
         {"hold": 1, "hold_new": 1, "hold_every": 2},
         {"policy": "random", "reject": 10},
@@ -93,11 +94,12 @@ def test_a_good_experience_is_taken_over(check):
     held = twin.held
     assert held.verdict == ACCEPTED and twin.experiences == 2
     assert (held.known, held.judged) == (6, 12), "6 of 10 held-back samples of either experience are kept or judged"
-    assert held.before >= 5 and held.right >= 9
+    assert held.before >= 5 and held.after + held.new >= 9
 
 
 @pytest.mark.parametrize(
-    ("rule", "verdict"), [({"accept_drop": 10}, REFUSED_DROP), ({"accept_least": 90}, REFUSED_LEAST)]
+    ("rule", "verdict"),
+    [({"accept_drop": 10}, REFUSED_DROP), ({"accept_least": 90}, REFUSED_LEAST)],
 )
 def test_a_bad_experience_is_rolled_back(check, rule, verdict):
     """Labels exchanged: what answers and all memories stay, byte for byte; the next good one is taken over."""
@@ -162,6 +164,7 @@ def test_the_rule_is_exact():
         return lambda latents: np.eye(4, dtype=int)[np.where(np.arange(4) < wrong, 3, answers)] * 9
 
     held.count_before(scores(0), past)
+    held.new = 0
     assert (held.known, held.before) == (4, 4)
     assert held.accepts(scores(1), past) and held.after == 3
     assert not held.accepts(scores(2), past) and held.verdict == REFUSED_DROP
@@ -206,6 +209,7 @@ BAD = [
     {"hold_new": 0},
     {"accept_drop": 101},
     {"accept_least": -1},
+    {"accept_new": 101},
     {"reject": 100},
 ]
 
@@ -222,3 +226,14 @@ def test_illegal_calls_change_nothing(check):
     lines = check(case, [CALL["end"], CALL["begin"], ("add", 4, case.latent(0)), ("forget", 0, ()), CALL["end"]])
     assert [line[1] for line in lines] == ["fffffffc", "00000000", "fffffffd", "fffffffc", "00000000"]
     assert E_STATE == -4 and MORE == 1
+
+
+def test_labels_at_random_are_refused_by_the_samples_of_the_experience(check):
+    """What cannot be learned is not right on its own held-back samples, though the known classes do not fall."""
+    case = separable({"replay": 40, "hold_every": 2})
+    rows = [r for r in range(64) if r % 4 >= 2]
+    labels = [2 + int(bit) for bit in np.random.default_rng(5).integers(0, 2, len(rows))]
+    calls = show(case, *of_classes((0, 1), 30), steps=90) + show(case, rows, labels, steps=90)
+    check(case, calls)
+    held = state_after(case, calls).held
+    assert held.verdict == REFUSED_NEW and held.after == held.before == held.known

@@ -68,7 +68,7 @@ BAD = [  # item, offset in it, value, type: what no learner between experiences 
     ("state", 32, 18, "I"),  # samples in the memory of 17
     ("state", 56, 10, "I"),  # held-back samples in 9 slots
     ("state", 60, 7, "I"),  # and of the open experience, in 6
-    ("state", 68, 4, "I"),  # a verdict
+    ("state", 68, 5, "I"),  # a verdict
     ("past", 4, 2**31, "I"),
     ("cur", 0, 2**32 - 1, "I"),
     ("seen", 0, 0, "I"),  # replayed samples of a class that was not seen

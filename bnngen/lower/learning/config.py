@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bnngen.errors import UsageError
+from bnngen.ir import HeadMap
 
 INT32_END = 2**31
 
@@ -22,13 +23,13 @@ class LearnConfig:
     tail: how many residual blocks in front of the features are trained too, 0: none; tail_lr, latent_lr: step lengths
     of their vectors and of their latent weights, which have q_bin bits (section 6).
     hold_every: in an experience, every so manyth sample of a class is held back, 0: none; hold, hold_new: slots for
-    held-back latents of past experiences and of the present one. accept_drop, accept_least: the rule by which an
+    held-back latents of past experiences and of the present one. accept_drop, accept_least, accept_new: the rule by which an
     experience is taken over, in percentage points and percent. reject: percent of known samples that the threshold on
     the unknown would reject, 0: no threshold (section 5.12).
-    Analytic heads (section 5.11). projections: random ones that take the place of the features, 0: none; projection_seed:
-    of their signs. shrinkage: of the scatter, relative to the mean of its diagonal. None takes the head's own value.
-    exact_forget: second moments by class, so that a forgotten class leaves nothing behind. undo: sums of the open experience
-    apart, so that it can be dropped.
+    Analytic heads (section 5.11). projections: how many random ones the head reads beside the features; projection_seed:
+    of their signs. shrinkage: share of a multiple of the identity in the scatter; of ridge regression, the penalty
+    relative to the mean diagonal. None takes the head's own value. exact_forget: second moments by class, so that a
+    forgotten class leaves nothing behind. undo: sums of the open experience apart, so that it can be dropped.
     """
 
     head: str = "cwr"
@@ -52,6 +53,7 @@ class LearnConfig:
     hold_new: int = 100
     accept_drop: int = 100
     accept_least: int = 0
+    accept_new: int = 70
     reject: int = 0
     projections: int | None = None
     projection_seed: int = 1
@@ -64,8 +66,9 @@ class LearnConfig:
 class Sizes:
     """What the parts of a learner are sized and scaled by.
 
-    features: D. capacity: most classes. latent_words: 32-bit words of a packed latent. lo, hi: calibrated range of the
-    features, scale: real value of one unit of the feature stream, stream_type: "s8" or "s16".
+    features: D. capacity: most classes. latent_words: 32-bit words of a packed latent. lo, hi: calibrated range of what
+    the head reads, scale: real value of one unit of the feature stream, stream_type: "s8" or "s16". map: of the
+    features, None where the head reads them as they are.
     """
 
     config: LearnConfig
@@ -76,6 +79,7 @@ class Sizes:
     hi: float
     scale: float
     stream_type: str
+    map: HeadMap | None = None
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,21 @@ def governing(sizes: Sizes, stored: bool, buffered: bool) -> Part | None:
     require(_rules(sizes, stored or buffered))
     if not config.hold_every and not config.reject:
         return None
-    margins = max(_calibrating(sizes, stored, buffered)) if config.reject else 0
+    leads = max(_calibrating(sizes, stored, buffered)) if config.reject else 0
     constants = {
         "hold_every": config.hold_every,
         "hold_slots": config.hold if config.hold_every else 0,
         "hold_new_slots": config.hold_new if config.hold_every else 0,
         "accept_drop": config.accept_drop,
         "accept_least": config.accept_least,
+        "accept_new": config.accept_new,
         "reject": config.reject,
-        "margin_slots": margins,
+        "lead_slots": leads,
     }
     items = ("hold counts", "hold new labels", "hold new latents") if config.hold_every else ()
     if config.hold_every and config.hold:
         items = (*items, "hold seen", "hold labels", "hold latents")
-    scratch = (Buffer("margins", 4 * margins, "uint32_t", "learn_step"),) if margins else ()
+    scratch = (Buffer("leads", 4 * leads, "uint32_t", "learn_step"),) if leads else ()
     return Part("bnn_governed", constants, (*_buffers(sizes), *scratch), items)
 
 
@@ -58,6 +59,7 @@ def _rules(sizes: Sizes, calibrates: bool) -> list[Rule]:
         (1 <= config.hold_new <= 65535, "--hold-new", config.hold_new, f"{slots}, and without one nothing is judged"),
         (0 <= config.accept_drop <= 100, "--accept-drop", config.accept_drop, "accuracy falls by 0 to 100 points"),
         (0 <= config.accept_least <= 100, "--accept-least", config.accept_least, "accuracy is 0 to 100 percent"),
+        (0 <= config.accept_new <= 100, "--accept-new", config.accept_new, "it is 0 to 100 percent of another accuracy"),
         (0 <= config.reject <= 99, "--reject", config.reject, "0 to 99 percent of the known can be rejected"),
         (config.reject == 0 or calibrates or (config.hold_every and config.hold), "--reject", config.reject, known),
     ]

@@ -45,11 +45,11 @@ CONFIG_FIELDS = (
     "hold_new_slots",
     "accept_drop",
     "accept_least",
+    "accept_new",
     "reject",
-    "margin_slots",
+    "lead_slots",
     "components",
     "mapped",
-    "projections",
     "projection_seed",
     "phi_shift",
     "phi_max",
@@ -59,6 +59,7 @@ CONFIG_FIELDS = (
     "moment_sets",
     "regress",
     "undo",
+    "x_root",
 )
 STREAM_BYTES = {"s8": 1, "s16": 2}  # BNN_S8, BNN_S16
 
@@ -134,9 +135,9 @@ def _sizes(graph: ir.Graph, config: LearnConfig) -> Sizes:
     features, latent = graph.tensors[head.tensor], graph.tensors[cut.tensor]
     words = latent.size // latent.channels * -(-latent.channels // 32)
     capacity = head.capacity if config.capacity is None else config.capacity
-    return Sizes(
-        config, features.size, capacity, words, head.lo, head.hi, features.uniform_scale, features.dtype
-    )
+    lo, hi = (head.lo, head.hi) if head.map is None else (head.map.lo, head.map.hi)
+    stream = features.uniform_scale, features.dtype
+    return Sizes(config, features.size, capacity, words, lo, hi, *stream, head.map)
 
 
 def _rules(sizes: Sizes) -> list[Rule]:

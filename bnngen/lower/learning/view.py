@@ -6,22 +6,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bnngen.lower.learning.operands import centre
 from bnngen.lower.learning.program import LearningProgram
 from bnngen.lower.tail_view import tail_part
 
 LEARN_TEMPLATES = {"learn.h.j2": "{m}_learn.h", "learn.c.j2": "{m}_learn.c"}
 UNSIGNED = {
     "features", "capacity", "latent_words", "replay_slots", "buffer_slots", "batch", "new_per_batch", "epochs",
-    "policy", "consolidation", "t_mult", "hold_every", "hold_slots", "hold_new_slots", "accept_drop", "accept_least",
-    "reject", "margin_slots", "components", "mapped", "projections", "projection_seed", "shrinkage", "moment_sets",
-    "regress", "undo",
+    "policy", "consolidation", "t_mult", "hold_every", "hold_slots", "hold_new_slots", "accept_drop", "accept_least", "accept_new",
+    "reject", "lead_slots", "components", "mapped", "projection_seed", "shrinkage", "moment_sets",
+    "regress", "undo", "x_root",
 }  # fmt: skip
 STREAM_TYPES = {1: "BNN_S8", 2: "BNN_S16"}
 MEMORY_FIELDS = (  # of bnn_learn_memory; those that no part asks for are null
     "past", "cur", "seen", "cw", "tw", "replay_labels", "replay_latents", "buffer_labels", "buffer_latents", "order",
     "dw", "wq", "x", "acc", "hold_seen", "hold_counts", "hold_labels", "hold_latents", "hold_new_labels",
-    "hold_new_latents", "margins", "mix_counts", "mix_ones", "latent", "bias", "new_bias", "sums", "new_sums",
-    "moments", "new_moments", "factor", "penalty", "phi", "vector",
+    "hold_new_latents", "leads", "mix_counts", "mix_ones", "latent", "bias", "new_bias", "sums", "new_sums",
+    "moments", "new_moments", "factor", "penalty", "vector",
 )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ class LearnView:
     m, M: the model's C name, and in capitals. settings: (C name in bnn_learn_config, C expression) in the
     order of the struct. unused: fields of bnn_learn_memory that are null. head, replay: C names of the parts' function
     tables, replay and govern empty where there is none. observes: the head is handed feature vectors. items: state items;
-    trained: blocks in front of the head are trained too.
+    trained: blocks in front of the head are trained too. centre: what is taken away from the features, or nothing.
     latent_offset: scratch for the latent of the sample being added.
     """
 
@@ -58,6 +59,7 @@ class LearnView:
     observes: bool
     items: int
     trained: bool
+    centre: tuple[int, ...]
     latent_offset: int
 
 
@@ -81,6 +83,7 @@ def learn_view(m: str, learning: LearningProgram, offsets: Mapping[str, int], ab
         learning.head.observes,
         len(learning.items),
         learning.tail is not None,
+        centre(learning.sizes),
         offsets["latent"],
     )
 

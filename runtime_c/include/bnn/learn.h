@@ -28,7 +28,7 @@ extern "C" {
 enum { BNN_LEARN_BALANCED = 0, BNN_LEARN_RANDOM = 1 };                                   /* policy */
 enum { BNN_LEARN_STAR = 0, BNN_LEARN_PLUS = 1, BNN_LEARN_LAST = 2 };                     /* consolidation */
 enum { BNN_LEARN_IDLE = 0, BNN_LEARN_COLLECT = 1, BNN_LEARN_TRAIN = 2, BNN_LEARN_DONE = 3 }; /* phase */
-enum { BNN_VERDICT_NONE = 0, BNN_ACCEPTED = 1, BNN_REFUSED_DROP = 2, BNN_REFUSED_LEAST = 3 }; /* verdict */
+enum { BNN_VERDICT_NONE = 0, BNN_ACCEPTED = 1, BNN_REFUSED_DROP = 2, BNN_REFUSED_LEAST = 3, BNN_REFUSED_NEW = 4 }; /* verdict */
 enum { BNN_ROWS_KEPT = 0, BNN_ROWS_TRAINED = 1 }; /* which rows: those that answer, or those of the open experience */
 
 /* Constants of one learner, computed by bnngen/lower/learning and kept in flash; 32 bits each, in the order of
@@ -61,21 +61,22 @@ typedef struct {
     uint32_t hold_new_slots; /* of those of the open experience */
     uint32_t accept_drop;    /* percentage points that the accuracy on known classes may fall */
     uint32_t accept_least;   /* percent: least accuracy afterwards */
+    uint32_t accept_new;     /* percent of the accuracy on known samples before: least accuracy on new ones */
     uint32_t reject;         /* percent of known samples that the threshold would reject; 0: no threshold */
-    uint32_t margin_slots;   /* of memory.margins */
+    uint32_t lead_slots;   /* of memory.leads */
     uint32_t components;     /* of a class, in a generative memory */
     /* analytic heads, section 5.11 */
-    uint32_t mapped;          /* n: length of a row: features, or projections */
-    uint32_t projections;     /* 0: the operands themselves */
+    uint32_t mapped;          /* n: length of a row: features, and projections of them */
     uint32_t projection_seed;
     int32_t phi_shift;
     int32_t phi_max;
     int32_t row_max;          /* largest value of a row */
     int32_t row_shift;        /* nearest mean: fraction bits of a row */
-    uint32_t shrinkage;       /* 14 fraction bits */
+    uint32_t shrinkage;       /* share / (1 - share), or the penalty of ridge regression; 12 fraction bits */
     uint32_t moment_sets;     /* 1, or capacity: second moments by class */
     uint32_t regress;         /* ridge regression instead of discriminants */
     uint32_t undo;            /* sums of the open experience are apart, so that it can be dropped */
+    uint32_t x_root;        /* with `centre`: heads read square roots of the features */
 } bnn_learn_config;
 
 /* Fixed-width integers without padding: this block is state item 0. */
@@ -99,9 +100,9 @@ typedef struct {
     uint32_t known;        /* kept samples of classes known before */
     uint32_t known_before; /* of which right before the experience */
     uint32_t known_after;  /* and right with what it taught */
-    uint32_t judged;       /* kept samples and those of the open experience */
-    uint32_t judged_right; /* of which right with what it taught */
-    uint32_t threshold;    /* least margin of the best score over the second that counts as known; 0: any */
+    uint32_t judged;       /* those and the held-back samples of the experience, held_new */
+    uint32_t new_right;    /* of the latter, right with what it taught */
+    uint32_t threshold;    /* least lead of the best score over the mean that counts as known; 0: any */
 } bnn_learn_state;
 
 /* Memory given by the caller; null where the parts in use need none. Rows are [capacity][features], latents
@@ -129,7 +130,7 @@ typedef struct {
     uint32_t *hold_latents;
     uint16_t *hold_new_labels; /* [hold_new_slots] */
     uint32_t *hold_new_latents;
-    uint32_t *margins;         /* [margin_slots] used only inside one call */
+    uint32_t *leads;         /* [lead_slots] used only inside one call */
     /* Generative memory (replay_generative.c). */
     uint8_t *mix_counts;       /* [capacity][components] samples of a component, at most 255 */
     uint8_t *mix_ones;         /* [capacity][components][latent_words * 32] of which with a set bit */
@@ -143,8 +144,7 @@ typedef struct {
     int32_t *new_moments;
     int16_t *factor;       /* [mapped (mapped + 1) / 2 + mapped] from the first step to the last */
     int64_t *penalty;      /* [1] likewise */
-    int16_t *phi;          /* [mapped] used only inside one call, as is: */
-    int64_t *vector;       /* [mapped] */
+    int64_t *vector;       /* [mapped] used only inside one call; x has room for [mapped] as well */
 } bnn_learn_memory;
 
 typedef struct bnn_learner bnn_learner;
@@ -222,6 +222,7 @@ typedef struct {
     const bnn_govern_ops *govern;
     const bnn_tail_ops *tail;
     void *blocks; /* what `tail` works on */
+    const int32_t *centre; /* [features] with 16 fraction bits of an operand: taken away from it; null: nothing is */
 } bnn_learn_parts;
 
 struct bnn_learner {
@@ -284,13 +285,14 @@ bnn_status bnn_learner_merge(bnn_learner *self, uint32_t item, uint32_t first, c
 /* scores[capacity] of a feature vector; INT32_MIN for classes never seen. Ties: the lowest index wins. */
 void bnn_learner_scores(bnn_learner *self, const void *features, int32_t *scores);
 
-/* The class that scores() name, or -1: none has been seen, or the best is less than state.threshold above the second. */
+/* The class that scores() name, or -1: none has been seen, or the best is less than state.threshold above the mean of the known
+ * classes' scores. */
 int32_t bnn_learner_decide(const bnn_learner *self, const int32_t *scores);
 
 /* Fill in `items`; return how many there are. Item 0 is `state`. */
 uint32_t bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_ITEMS]);
 
-/* words[6] = verdict, known, known_before, known_after, judged, judged_right of the last experience. */
+/* words[8] = verdict, known, known_before, known_after, judged, right of them, held_new, new_right of the last experience. */
 void bnn_learner_verdict(const bnn_learner *self, uint32_t *words);
 
 /* Put back bytes of an item that were read from a learner of the same model and configuration. Between the first write

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define BNN_SERVER_ABI 2u
-#define BNN_VERDICT_WORDS 6u /* verdict, known, known_before, known_after, judged, judged_right */
+#define BNN_VERDICT_WORDS 8u /* bnn_learner_verdict() of bnn/learn.h */
 
 enum {
     BNN_CMD_HELLO = 0,

@@ -152,7 +152,7 @@ void bnn_learner_verdict(const bnn_learner *self, uint32_t *words)
 {
     uint32_t i;
 
-    for (i = 0; i < 6; i++) {
+    for (i = 0; i < 8; i++) {
         words[i] = (uint32_t)self->seed + i;
     }
 }
