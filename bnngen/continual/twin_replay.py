@@ -72,6 +72,15 @@ class TwinMemory:
         else:
             self._refill_random(latents, labels, experiences)
 
+    def counts(self) -> Array:
+        """Return the members of every class [C]."""
+        return np.bincount(self.labels[: self.filled], minlength=len(self.seen))
+
+    def draw(self, count: int) -> tuple[Array, Array]:
+        """Draw members with replacement: latents [count, words], labels [count]."""
+        slots = np.array([self.random.below(self.filled) for _ in range(count)], np.int64)
+        return self.latents[slots], self.labels[slots]
+
     def quotas(self) -> dict[int, int]:
         """Return the quota of every class seen."""
         classes = np.flatnonzero(self.seen)

@@ -34,14 +34,15 @@ def test_table_is_nearest():
 
 @pytest.mark.parametrize("classes", [2, 10, 50, 200])
 @pytest.mark.parametrize("q_f", [4, 8])
-def test_softmax_is_within_its_bound(classes, q_f):
+@pytest.mark.parametrize("q_b", [16, 32])
+def test_softmax_is_within_its_bound(classes, q_f, q_b):
     """p against the float64 softmax of the same logits, over weights of every size."""
-    case = random_case((40, classes), (q_f, 16), 16, {}, 1)
+    case = random_case((40, classes), (q_f, q_b), 16, {}, 1)
     twin, rng = case.twin().head, np.random.default_rng(classes)
     bound = 0.5 + 2 * twin.k.p * (classes + 1) / 2**16
     step = Fraction(case.head.hi) - Fraction(case.head.lo)
-    for exponent in range(8, 20):
-        r = int(rng.integers(2**14, 2**15))
+    for exponent in range(q_b - 8, q_b + 4):
+        r = int(rng.integers(2 ** (q_b - 2), 2 ** (q_b - 1)))
         acc = rng.integers(-40 * twin.k.p * twin.k.f, 40 * twin.k.p * twin.k.f, (200, classes))
         unit = float(step / twin.k.p * r / twin.k.f) * 2.0**-exponent
         z = (acc - acc.max(axis=1, keepdims=True)) * unit
@@ -50,11 +51,26 @@ def test_softmax_is_within_its_bound(classes, q_f):
         assert np.abs(twin.softmax(acc, r, exponent) - twin.k.p * exact).max() < bound + 0.02
 
 
-def test_softmax_of_the_largest_logits_does_not_wrap():
-    """u reaches 2^32 - 1 when acc spans all of int32."""
-    twin = overflow_case(1).twin().head
-    p = twin.softmax(np.array([[2**31 - 1, -(2**31), 2**31 - 1]]), 32767, twin.k.e_min)
+@pytest.mark.parametrize("q_b", [8, 16, 32])
+def test_softmax_of_the_largest_logits_does_not_wrap(q_b):
+    """u reaches 2^32 - 1 when acc spans all of int32, and K its largest value; their product fits 64 bits."""
+    twin = overflow_case(1, q_b).twin().head
+    largest = 2 ** (q_b - 1) - 1
+    assert (2**32 - 1) * (twin.k.t_mult * largest >> twin.k.cut) < 2**63
+    p = twin.softmax(np.array([[2**31 - 1, -(2**31), 2**31 - 1]]), largest, twin.k.e_min)
     assert p.tolist() == [[128, 0, 128]]
+
+
+def test_small_weights_of_32_bits_lose_little_of_their_logits():
+    """K drops 31 bits: where the exponent is at its top, and weights are small, t is at most 2^8 + 1 units short."""
+    for rate in (0.001, 0.1, 20.0, 600.0):
+        twin = random_case((40, 10), (8, 32), 16, {"lr": rate}, 1).twin().head
+        shift = twin.k.t_shift + twin.k.e_max
+        assert shift >= 24
+        for r in (1, 3, 1000, 2**20, 2**31 - 1):
+            for u in (1, 2**20, 2**32 - 1):
+                exact = Fraction(u * twin.k.t_mult * r, 2 ** (twin.k.cut + shift))
+                assert 0 <= exact - (u * (twin.k.t_mult * r >> twin.k.cut) >> shift) <= 257
 
 
 @given(st.fractions(Fraction(1, 10**12), Fraction(10**12)))
@@ -69,30 +85,32 @@ def test_even_is_round_half_to_even():
     assert [even(Fraction(n, 2)) for n in (-3, -1, 1, 3, 5)] == [-2, 0, 0, 2, 2]
 
 
+@pytest.mark.parametrize("q_b", [8, 16, 32])
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=20), st.integers(0, 40), st.integers(0, 30))
 @settings(deadline=None)
-def test_stored_exponent_is_the_largest_that_fits(values, above, least):
-    twin = random_case((1, 2), (8, 16), 8, {}, 1).twin().head
+def test_stored_exponent_is_the_largest_that_fits(q_b, values, above, least):
+    twin = random_case((1, 2), (8, q_b), 8, {}, 1).twin().head
     exponent = twin.k.e_min + least + above
     stored, e = twin._store(np.array(values, np.int64), exponent, least)
     if not any(values):
         assert e == twin.k.e_max
         return
     shift, largest = exponent - e, max(map(abs, values))
-    assert shift >= least and twin.k.e_min <= e <= twin.k.e_max and np.abs(stored).max() <= 32767
+    assert shift >= least and twin.k.e_min <= e <= twin.k.e_max and np.abs(stored).max() <= twin.k.l
     if e > twin.k.e_min:  # nothing was clamped: half a unit of the new exponent is the whole error
         pairs = zip(values, stored, strict=True)
         assert max(abs(Fraction(v, 2**shift) - int(w)) for v, w in pairs) <= Fraction(1, 2)
     if shift > max(least, exponent - twin.k.e_max):
-        assert Fraction(largest, 2 ** (shift - 1)) >= Fraction(65535, 2)  # one bit more does not fit
+        assert Fraction(largest, 2 ** (shift - 1)) >= Fraction(2 * twin.k.l + 1, 2)  # one bit more does not fit
 
 
-def test_share_of_past_is_the_square_root_rule():
+@pytest.mark.parametrize("q_b", [16, 32])
+def test_share_of_past_is_the_square_root_rule(q_b):
     """A = w / (w + 1) for w = sqrt(past / cur), to 16 fraction bits of w."""
-    twin = random_case((1, 2), (8, 16), 8, {}, 1).twin().head
+    twin = random_case((1, 2), (8, q_b), 8, {}, 1).twin().head
     for past, cur in [(0, 1), (1, 1), (60, 50), (2**31 - 1, 1), (1, 2**31 - 1), (12345, 678)]:
         w = (past / cur) ** 0.5
-        assert twin._share(past, cur) / 2**30 == pytest.approx(w / (w + 1), abs=2**-15)
+        assert twin._share(past, cur) / 2**twin.k.share == pytest.approx(w / (w + 1), abs=2**-15)
 
 
 def test_c_helpers(tmp_path):

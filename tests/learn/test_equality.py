@@ -44,8 +44,11 @@ SHAPES = [  # (D, C): one weight a class; odd sizes; the size of a small model; 
 ]
 
 
+BITS = [(8, 16), (6, 16), (4, 16), (8, 8), (4, 8), (5, 16), (7, 8), (8, 32), (5, 32)]  # q_f, q_b
+
+
 @pytest.mark.parametrize("policy", ["balanced", "random"])
-@pytest.mark.parametrize("bits", [(8, 16), (6, 16), (4, 16), (8, 8), (4, 8), (5, 16), (7, 8), (8, 32), (5, 32)], ids=str)
+@pytest.mark.parametrize("bits", BITS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_state_is_equal_after_every_call(check, shape, bits, policy):
     seed = sum(shape) + bits[0] * bits[1]
@@ -153,8 +156,8 @@ def test_gradient_reaches_its_bound(q_b, room):
 
 @pytest.mark.parametrize("q_b", [8, 16, 32])
 def test_consolidation_reaches_its_bound(check, q_b):
-    """All weights of one sign and of full width in both heads, at the same exponent: V is as large as it can be. The C's
-    sanitizer sees the same after training with a rate that saturates."""
+    """Weights of full width and of both signs, at one exponent: V comes near the bound and is exact to half a unit. The
+    C's sanitizer watches the same after training at a rate that saturates."""
     case = random_case((16, 6), (8, q_b), 16, {"lr": 40.0, "epochs": 6}, 11)
     twin = case.twin().head
     largest = twin.k.l
@@ -163,9 +166,10 @@ def test_consolidation_reaches_its_bound(check, q_b):
     twin.tw[0, :8] = -largest
     twin.cw_exp = twin.tw_exp = 20
     bound = 2 * largest * 2**8 * 2**twin.k.share
-    assert bound < 2**63 - 2**(twin.k.share - 1)
+    assert bound < 2**63 - 2 ** (twin.k.share - 1)
     share = twin._share(2**31 - 1, 1)
-    exact = (largest * share + np.where(np.arange(16) < 8, -largest, largest) * (2**twin.k.share - share)) / 2**twin.k.share
+    trained = np.where(np.arange(16) < 8, -largest, largest)
+    exact = (largest * share + trained * (2**twin.k.share - share)) / 2**twin.k.share
     twin.propose(past, cur)
     unit = 2.0 ** (20 - twin.tw_exp)
     assert np.abs(twin.tw[0] * unit - exact).max() <= unit / 2 + largest * 2.0**-20

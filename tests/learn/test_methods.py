@@ -41,6 +41,10 @@ def final(digits: Dataset) -> dict[str, float]:
     floats = MethodSetting(CLASSES, SIZE, config=CONFIG, tuning=Tuning(bits=32, root=False))
     methods = {
         "integer": TwinMethod(head, CONFIG, levels),
+        "integer, 32 bits": TwinMethod(head, replace(CONFIG, q_b=32), levels),
+        "float32 head": TwinMethod(head, replace(CONFIG, head="float32"), levels),
+        "generative": TwinMethod(head, replace(CONFIG, policy="generative"), levels),
+        "no replay": TwinMethod(head, replace(CONFIG, replay=0), levels),
         "float, 1-bit latents": METHODS["cwr-replay"](replace(floats, levels=levels, tuning=Tuning(bits=1))),
         "float, float latents": METHODS["cwr-replay"](floats),
         "sgd": METHODS["naive"](floats),
@@ -55,6 +59,20 @@ def test_integer_learner_is_as_good_as_its_float_twin(final):
     assert final["integer"] > 0.88
     assert final["integer"] > final["float, 1-bit latents"] - 0.03
     assert final["integer"] > final["nearest mean"]
+
+
+def test_wider_heads_learn_as_the_float_method_does(final):
+    """CWR* in float32 on the device, and with weights of 32 bits, against continual/methods' CWR*: apart by noise, as the
+    samples that they draw differ."""
+    for name in ("integer, 32 bits", "float32 head"):
+        assert abs(final[name] - final["float, 1-bit latents"]) < 0.03
+    assert abs(final["integer, 32 bits"] - final["float32 head"]) < 0.015
+
+
+def test_generated_samples_stand_for_stored_ones(final):
+    """10 x 4 x 65 bytes instead of 300 x 10."""
+    assert final["generative"] > final["no replay"] + 0.2
+    assert final["generative"] > final["integer"] - 0.06
 
 
 def test_methods_stand_where_they_should(final):
