@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bnngen.continual.twin_tail import TwinTail
 from bnngen.lower.tail import TailAfter
 from bnngen.lower.tail_constants import RULES, TailConfig
 from tests.tail.conftest import Check
@@ -95,6 +96,15 @@ def test_sums_that_only_grow(check: Check, bits: int):
     latent = np.zeros((8, 8, 1), np.uint32)
     calls = [("clear", 0, None)] + [("replay", 1, latent), ("backward", 20, dx)] * 256 + [("update", 0, None)]
     check(spec, TailConfig(sum_bits=bits, batch=256), calls)
+    twin = TwinTail(spec, TailConfig(sum_bits=bits, batch=256))
+    exponents = []
+    for _ in range(256):
+        twin.replay(latent, True)
+        twin.backward(dx, 20)
+        exponents.append(twin.filters[0].exponent)
+    sums = twin.filters[0]
+    assert (exponents[0] > exponents[-1]) == (bits == 16)
+    assert np.abs(sums.total).max() > sums.bound / 2 > 2**13, "signs that all agree come near the bound"
 
 
 @pytest.mark.parametrize("dx", [0, 1, -1, FULL, -FULL])
