@@ -53,9 +53,9 @@ def widened(option: click.Option) -> click.Option:
     if not is_several(option):
         return option
     names = [option.name, *option.opts, *filter(None, [ALIASES.get(option.name)])]
-    return click.Option(
-        names, type=Several(option.type), default=str(option.default), show_default=True, help=option.help
-    )
+    usual = option.to_info_dict()["default"]
+    default = {} if usual is None else {"default": str(usual), "show_default": True}
+    return click.Option(names, type=Several(option.type), help=option.help, **default)
 
 
 COUNT = click.IntRange(min=1)

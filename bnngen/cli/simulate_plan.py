@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from bnngen.cli.build import LEARN_OPTIONS
 from bnngen.cli.simulate_options import is_several, parameters, widened
 from bnngen.errors import UsageError
 from bnngen.simulate.settings import TUNING, Setting, check_method, expand
 
 SPELLINGS = {"qf": "q_f", "qb": "q_b", "json": "as_json"}
 NOT_OF_A_RUN = ("name", "method", "model")
+OF_METHOD = "method."  # keeps options of a reference method apart from learning options of the same name
 
 
 def read_plan(path: Path) -> dict:
@@ -49,48 +49,40 @@ def settings_of(values: dict, runs: list[dict]) -> list[Setting]:
     if not runs:
         methods = [m.strip() for m in (values["methods"] or "").split(",") if m.strip()]
         runs = [{}, *({"name": name, "method": name} for name in methods)]
-        return [setting for run in runs for setting in _settings(values, run, "" if run else "learned head")]
+        return [setting for run in runs for setting in _settings(values, run, "--methods")]
     return [setting for run in runs for setting in _settings(values, run, f"run {run.get('name', '')!r} of the plan")]
 
 
 def _settings(values: dict, run: dict, where: str) -> list[Setting]:
     """Return the settings of one table: every combination where options have several values."""
-    method = run.get("method")
-    own = parameters()
+    method, own = run.get("method"), parameters()
     if method is not None:
-        check_method(method, where or "--methods")
-    chosen, tuning = {name: values[name] for name in own}, {}
+        check_method(method, where)
+    choices = {name: _choices(values[name]) for name in own}
+    if method is not None:  # what the command line sweeps is swept for the compiled head, not for every method
+        choices = {name: picked[:1] for name, picked in choices.items()}
     for name, value in run.items():
-        if name in own:
-            chosen[name] = _converted(widened(own[name]), value, where)
-        elif method is not None and name in TUNING:
-            tuning[name] = tuple(value) if isinstance(value, list) else (value,)
+        if method is not None and name in TUNING:
+            choices[OF_METHOD + name] = tuple(value) if isinstance(value, list) else (value,)
+        elif name in own:
+            choices[name] = _choices(_converted(widened(own[name]), value, where))
         elif name not in NOT_OF_A_RUN:
             raise UsageError(f"a run has no {name!r}", where=where, fix="options of bnngen build, name, method, model")
-    several = {name: v if is_several(own[name]) else (v,) for name, v in chosen.items()}
-    if method is not None:  # what the command line sweeps is swept for the compiled head, not for every method
-        several = {n: v if n in run else v[:1] for n, v in several.items()}
-    title = str(run.get("name") or method or ", ".join(f"{LABELS.get(n, n)} {run[n]}" for n in run if n in LEARN_NAMES))
-    made = expand(title or "" if len(run) or _varies(several) else "learned head", several | tuning)
-    model = str(run.get("model", values["model"]))
+    made = expand(str(run.get("name") or method or ""), choices)
     return [
         Setting(
             name or "learned head",
-            model,
+            str(run.get("model", values["model"])),
             {n: v for n, v in picked.items() if n in own},
             method,
-            tuple(sorted((n, v) for n, v in picked.items() if n in tuning)),
+            tuple((n.removeprefix(OF_METHOD), v) for n, v in sorted(picked.items()) if n.startswith(OF_METHOD)),
         )
         for name, picked in made
     ]
 
 
-LEARN_NAMES = tuple(LEARN_OPTIONS.values())
-LABELS = {name: name.replace("_", "-") for name in LEARN_NAMES}
-
-
-def _varies(several: dict[str, tuple]) -> bool:
-    return any(len(values) > 1 for values in several.values())
+def _choices(value: object) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _named(table: dict) -> dict:

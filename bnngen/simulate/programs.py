@@ -16,7 +16,10 @@ from bnngen.simulate.config import Memory
 from bnngen.targets import load_target
 
 SOURCES = {".c", ".h"}
-OPEN = ("cur", "tw", "buffer_labels", "buffer_latents", "order")  # of the open experience alone
+# Persistent in the plan, because several calls use it, but of the open experience alone: rows and sums in training, new
+# samples, their order, the factor of a covariance.
+OPEN = ("cur", "tw", "order", "factor", "penalty")
+OPEN_PARTS = ("buffer_", "new_", "hold_new_", "tail_training_")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def learning_memory(plan: Plan) -> Memory:
     """
     items = {name: plan.buffer(f"learn/{name}").bytes for name in plan.learn_offsets()}
     persistent = {b.name.removeprefix("learn/"): b.bytes for b in plan.buffers if b.kind == PERSISTENT}
-    state = sum(size for name, size in persistent.items() if name not in OPEN)
+    state = sum(size for name, size in persistent.items() if name not in OPEN and not name.startswith(OPEN_PARTS))
     steps = [index for index, step in enumerate(plan.timeline) if step.segment == "learn"]
     peak = max(sum(b.bytes for b in plan.alive(step)) for step in steps)
     return Memory(state, peak, items)

@@ -26,12 +26,12 @@ class Setting:
 
 
 def expand(name: str, choices: Mapping[str, Sequence[object]]) -> list[tuple[str, dict[str, object]]]:
-    """Return (name, option -> value) for every combination; what varies is said in the name."""
+    """Return (name, option -> value) for every combination; the name says what varies."""
     varying = [option for option, values in choices.items() if len(values) > 1]
     made = []
     for combination in product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
-        said = ", ".join(f"{option.replace('_', '-')} {chosen[option]}" for option in varying)
+        said = ", ".join(f"{option.rpartition('.')[2].replace('_', '-')} {chosen[option]}" for option in varying)
         made.append((", ".join(filter(None, (name, said))), chosen))
     return made
 
