@@ -39,6 +39,18 @@ LEARN_OPTIONS = {  # field of LearnConfig -> the option that sets it
     "tail": "tail", "tail_lr": "tail_rate", "latent_lr": "latent_rate", "q_bin": "q_bin",
 }  # fmt: skip
 ACTIVATIONS = {"int8": 8, "int16": 16, "float32": None}
+
+
+class OrAuto(click.ParamType):
+    """A value of another type, or the word auto, which becomes None."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind, self.name = kind, kind.name
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        return None if value in (None, "auto") else self.kind.convert(value, param, ctx)
+
+
 OPTIONS = (
     click.option("--kernels", type=click.Choice(["auto", "ref"]), default="auto", show_default=True,
                  help="ref: the reference kernels, the first tool for any wrong result."),
@@ -84,16 +96,15 @@ OPTIONS = (
     click.option("--accept-least", type=int, default=LearnConfig.accept_least, show_default=True,
                  help="Learning: refuse it when less than this percentage of all held-back samples is right."),
     click.option("--accept-new", type=int, default=LearnConfig.accept_new, show_default=True,
-                 help="Learning: refuse it when accuracy on its own held-back samples is below this percentage of that on "
-                 "the kept ones before."),
-    click.option("--projections", type=click.IntRange(min=0),
-                 help="Learning with mean, lda, ridge: random combinations of the features beside them.  "
-                 "[default: 256 for ridge, otherwise 0]"),
+                 help="Learning: refuse it when accuracy on its own held-back samples is below this percentage of that "
+                 "on the kept ones before."),
+    click.option("--projections", type=OrAuto(click.IntRange(min=0)), default="auto", show_default=True,
+                 help="Learning with mean, lda, ridge: random combinations of the features beside them; auto: 256 "
+                 "for ridge, otherwise 0."),
     click.option("--projection-seed", type=click.IntRange(0, 2**32 - 1), default=LearnConfig.projection_seed,
                  show_default=True, help="Learning: seed of these combinations; devices that merge need the same."),
-    click.option("--shrinkage", type=click.FloatRange(0, 0.9),
-                 help="Learning: lda: share of the identity in the scatter; ridge: penalty.  "
-                 "[default: 0.05, ridge 0.03]"),
+    click.option("--shrinkage", type=OrAuto(click.FloatRange(0, 0.9)), default="auto", show_default=True,
+                 help="Learning: lda: share of the identity in the scatter; ridge: penalty; auto: 0.05, ridge 0.03."),
     click.option("--exact-forget/--no-exact-forget", default=LearnConfig.exact_forget, show_default=True,
                  help="Learning with lda, ridge: second moments by class, so that a forgotten class leaves no trace."),
     click.option("--undo/--no-undo", default=LearnConfig.undo, show_default=True,

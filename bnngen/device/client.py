@@ -72,6 +72,7 @@ class Command(IntEnum):
     ABANDON = 19
     WRITE = 20
     RESTORE = 21
+    MERGE = 22
     DECIDE = 23
     SIZES = 24
     FAULT = 127
@@ -397,6 +398,12 @@ class DeviceClient:
         piece = self.facts.image_bytes
         for offset in range(0, len(data), piece):
             self.request(Command.WRITE, struct.pack("<2I", item, offset) + data[offset : offset + piece])
+
+    def merge(self, item: int, data: bytes) -> None:
+        """Add another learner's sums to the open experience: a whole state item, 32-bit values."""
+        piece = self.facts.image_bytes // 4 * 4
+        for offset in range(0, len(data), piece):
+            self.request(Command.MERGE, struct.pack("<2I", item, offset // 4) + data[offset : offset + piece])
 
     def restore(self) -> None:
         """Take over what was written. DeviceRefused: no learner can be in that state; it is then a new one."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Governed learning on CIFAR-100: run `python docs/studies/governance.py FEATURES.npz TABLE [--seeds N]`.
 
-FEATURES.npz is that of heads_tuning.py. The NumPy twin learns: the numbers are those of the compiled runtime on the same
-latents. Of each class the last 100 images are the test set of this study; CIFAR-100's own test set is not read.
+FEATURES.npz is that of heads_tuning.py. The NumPy twin learns: its numbers are those of the compiled runtime on
+the same latents. Of each class the last 100 images are the test set of this study; CIFAR-100's own test set is not read.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _second_experience(study: Study, twin: Twin, seed: int, kind: str) -> Held:
 
 @table
 def unknown(study: Study) -> None:
-    """Ten classes learned in five experiences, ten others to tell apart from them: by which score, what a threshold does."""
+    """Ten classes learned in five experiences, ten others to tell apart: by which score, what a threshold does."""
     names = ("margin to the second", "largest score", "softmax", "largest - mean")
     rocs: dict[str, list[float]] = {name: [] for name in names}
     rates: dict[str, list[tuple[float, float]]] = {}

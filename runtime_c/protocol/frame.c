@@ -80,7 +80,8 @@ uint32_t bnn_frame_args_bytes(uint8_t command)
     case BNN_CMD_FORGET: return 4;
     case BNN_CMD_STEP: return 4;
     case BNN_CMD_READ: return 12;
-    case BNN_CMD_WRITE: return 8;
+    case BNN_CMD_WRITE:
+    case BNN_CMD_MERGE: return 8;
     default: return 0;
     }
 }
@@ -96,7 +97,8 @@ uint32_t bnn_frame_image_bytes(const bnn_server *self, uint8_t command)
     case BNN_CMD_ADD:
     case BNN_CMD_CLASSIFY:
     case BNN_CMD_DECIDE:
-    case BNN_CMD_WRITE: return self->facts->image_bytes; /* of WRITE, at most: its data wait in the image's buffer */
+    case BNN_CMD_WRITE: /* of this and the next, at most: their data wait in the image's buffer */
+    case BNN_CMD_MERGE: return self->facts->image_bytes;
     case BNN_CMD_ADD_CUT:
     case BNN_CMD_CLASSIFY_CUT: return self->facts->cut_bytes;
     default: return 0;

@@ -228,6 +228,13 @@ static void write_item(bnn_server *self)
     answer_status(self, status);
 }
 
+static void merge(bnn_server *self)
+{
+    uint32_t item = bnn_get_u32(self->args), first = bnn_get_u32(self->args + 4), bytes = self->length - 8;
+
+    answer_status(self, bytes % 4 != 0 ? BNN_E_SIZE : self->ops->merge(self->user, item, first, self->image, bytes / 4));
+}
+
 static void restore(bnn_server *self)
 {
     int status = self->ops->restore(self->user);
@@ -289,6 +296,7 @@ static void learn(bnn_server *self)
     case BNN_CMD_ABANDON: answer_status(self, ops->abandon(self->user)); break;
     case BNN_CMD_WRITE: write_item(self); break;
     case BNN_CMD_RESTORE: restore(self); break;
+    case BNN_CMD_MERGE: merge(self); break;
     case BNN_CMD_DECIDE: decide(self); break;
     case BNN_CMD_SIZES: sizes(self); break;
     case BNN_CMD_ADD_CUT: answer_status(self, ops->add_cut(self->user, bnn_get_u32(self->args))); break;
@@ -301,13 +309,14 @@ static void learn(bnn_server *self)
 
 static void act(bnn_server *self)
 {
+    int is_piece = self->command == BNN_CMD_WRITE || self->command == BNN_CMD_MERGE; /* of any length */
     uint32_t args = bnn_frame_args_bytes(self->command), most = args + bnn_frame_image_bytes(self, self->command);
 
-    if (self->command > BNN_CMD_SIZES || self->command == BNN_CMD_DECIDE - 1) {
+    if (self->command > BNN_CMD_SIZES) {
         answer_status(self, BNN_E_COMMAND);
         return;
     }
-    if (self->length > most || self->length < (self->command == BNN_CMD_WRITE ? args : most)) {
+    if (self->length > most || self->length < (is_piece ? args : most)) {
         answer_status(self, BNN_E_SIZE);
         return;
     }

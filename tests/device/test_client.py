@@ -242,3 +242,59 @@ def test_a_refusal_in_a_pipeline_leaves_the_line_usable(built):
         assert device.step(10) == (2, False)
         with pytest.raises(DataError):
             list(device.classify_all(np.zeros((1, 7), np.uint8), cut=True))
+
+
+def learn_tiny(device: DeviceClient, images: np.ndarray, labels: list[int], seed: int = 3) -> None:
+    device.learn_init(seed)
+    device.begin()
+    for label, image in zip(labels, images, strict=True):
+        device.add(label, image)
+    device.step(100)
+    device.end()
+
+
+def test_state_goes_from_one_device_to_another(device):
+    """READ, SIZES, WRITE and RESTORE: what was learned answers alike; in between, nothing else is possible."""
+    images = project.images(6)
+    learn_tiny(device, images, [0, 1, 2, 0, 1, 2])
+    state, sizes = device.state(), device.sizes()
+    items = [device.read(number, 0, size) for number, size in enumerate(sizes)]
+    scores = device.classify(images[4])
+    device.learn_init(9)
+    assert device.state() != state and sizes == [8, 128, 16]
+    device.write(1, items[1])
+    for refused in (device.begin, lambda: device.classify(images[0]), lambda: device.forget(0)):
+        with pytest.raises(DeviceRefused):
+            refused()
+    device.write(0, items[0])
+    device.write(2, items[2])
+    device.restore()
+    assert device.state() == state and np.array_equal(device.classify(images[4]), scores)
+    device.write(2, b"\xff" * 16)
+    with pytest.raises(DeviceRefused) as refused:
+        device.restore()
+    assert refused.value.status == -7 and device.classify(images[4]).tolist() == [UNSEEN] * 4
+
+
+def test_forgetting_abandoning_deciding_and_merging(device):
+    images = project.images(6)
+    learn_tiny(device, images, [0, 1, 2, 0, 1, 2])
+    sizes = device.sizes()
+    items = [device.read(number, 0, size) for number, size in enumerate(sizes)]
+    before = device.state()
+    device.begin()
+    device.add(3, images[0])
+    device.abandon()
+    assert device.state() == before
+    for image in images:
+        scores = device.classify(image)
+        assert device.decide(image) == (int(scores.argmax()) if scores.max() > -1000 else -1)
+    device.merge(1, items[1])
+    device.merge(2, items[2])
+    doubled = [np.frombuffer(device.read(n, 0, size), "<i4") for n, size in enumerate(sizes)][1:]
+    for got, item in zip(doubled, items[1:], strict=True):
+        assert np.array_equal(got, 2 * np.frombuffer(item, "<i4"))
+    device.forget(1)
+    assert device.classify(images[1])[1] == UNSEEN
+    device.begin()
+    assert device.end().known == 4, "the tiny learner's words are its seed, 3, and what follows"

@@ -116,12 +116,16 @@ REFUSED = [
     ("unknown", 100, b"", -6), ("short", Command.INFER, bytes(47), -1), ("long", Command.HELLO, b"x", -1),
     ("no LEARN_INIT", Command.BEGIN, b"", -4), ("no LEARN_INIT", Command.STATE, b"", -4),
     ("no LEARN_INIT", Command.CLASSIFY_CUT, bytes(8), -4), ("an image", Command.CLASSIFY_CUT, bytes(48), -1),
+    ("no LEARN_INIT", Command.RESTORE, b"", -4), ("no LEARN_INIT", Command.SIZES, b"", -4),
+    ("short", Command.WRITE, bytes(7), -1),
     ("short", Command.ADD_CUT, bytes(8), -1), ("a cut tensor", Command.CUT, bytes(8), -1),
 ]  # fmt: skip
 REFUSED_LATER = [
     ("label", Command.ADD, struct.pack("<I", 4) + bytes(48), -3), ("not open", Command.END, b"", -4),
     ("label", Command.ADD_CUT, struct.pack("<I", 4) + bytes(8), -3),
-    ("not open", Command.ADD_CUT, bytes(12), -4),
+    ("not open", Command.ADD_CUT, bytes(12), -4), ("label", Command.FORGET, struct.pack("<I", 4), -3),
+    ("not open", Command.ABANDON, b"", -4), ("item", Command.WRITE, struct.pack("<2I", 3, 0), -5),
+    ("bytes", Command.WRITE, struct.pack("<2I", 2, 12) + bytes(5), -5), ("bytes", Command.MERGE, bytes(11), -1),
     ("no steps", Command.STEP, bytes(4), -5), ("item", Command.READ, struct.pack("<3I", 3, 0, 0), -5),
     ("past the end", Command.READ, struct.pack("<3I", 0, 4, 5), -5),
     ("wraps around", Command.READ, struct.pack("<3I", 0, 8, 0xFFFFFFFC), -5),

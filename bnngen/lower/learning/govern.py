@@ -59,7 +59,7 @@ def _rules(sizes: Sizes, calibrates: bool) -> list[Rule]:
         (1 <= config.hold_new <= 65535, "--hold-new", config.hold_new, f"{slots}, and without one nothing is judged"),
         (0 <= config.accept_drop <= 100, "--accept-drop", config.accept_drop, "accuracy falls by 0 to 100 points"),
         (0 <= config.accept_least <= 100, "--accept-least", config.accept_least, "accuracy is 0 to 100 percent"),
-        (0 <= config.accept_new <= 100, "--accept-new", config.accept_new, "it is 0 to 100 percent of another accuracy"),
+        (0 <= config.accept_new <= 100, "--accept-new", config.accept_new, "it is 0 to 100 percent of an accuracy"),
         (0 <= config.reject <= 99, "--reject", config.reject, "0 to 99 percent of the known can be rejected"),
         (config.reject == 0 or calibrates or (config.hold_every and config.hold), "--reject", config.reject, known),
     ]

@@ -40,7 +40,8 @@ enum {
     BNN_CMD_ABANDON = 19,
     BNN_CMD_WRITE = 20,
     BNN_CMD_RESTORE = 21,
-    BNN_CMD_DECIDE = 23, /* 22 is kept for merging */
+    BNN_CMD_MERGE = 22,
+    BNN_CMD_DECIDE = 23,
     BNN_CMD_SIZES = 24,
     BNN_CMD_FAULT = 127 /* never asked for: what a program says before it stops */
 };
@@ -76,6 +77,7 @@ typedef struct {
     int (*abandon)(void *user);
     int (*write)(void *user, uint32_t item, uint32_t offset, const void *data, uint32_t bytes);
     int (*restore)(void *user);
+    int (*merge)(void *user, uint32_t item, uint32_t first, const void *values, uint32_t count); /* 32-bit values */
     int (*decide)(void *user, const uint8_t *image, int32_t *scores, int32_t *label); /* -1: unknown */
     void (*verdict)(void *user, uint32_t *words); /* [BNN_VERDICT_WORDS]: on the last experience (bnn/learn.h) */
 } bnn_server_ops;

@@ -187,3 +187,21 @@ bnn_status bnn_learner_restore(bnn_learner *self)
     }
     return BNN_OK;
 }
+
+/* Sums and counts add up. */
+bnn_status bnn_learner_merge(bnn_learner *self, uint32_t item, uint32_t first, const void *values, uint32_t count)
+{
+    uint32_t *const to = item == 1 ? (uint32_t *)&self->sums[0][0] : self->counts;
+    const uint32_t size = item == 1 ? BNN_TINY_CAPACITY * BNN_TINY_FEATURES : BNN_TINY_CAPACITY;
+    const uint8_t *const bytes = (const uint8_t *)values;
+    uint32_t i;
+
+    if ((item != 1 && item != 2) || first > size || count > size - first) {
+        return BNN_E_RANGE;
+    }
+    for (i = 0; i < count; i++) {
+        to[first + i] += bytes[4 * i] | (uint32_t)bytes[4 * i + 1] << 8 | (uint32_t)bytes[4 * i + 2] << 16 |
+                         (uint32_t)bytes[4 * i + 3] << 24;
+    }
+    return BNN_OK;
+}

@@ -42,6 +42,7 @@ bnn_status bnn_tiny_learn_decide(bnn_tiny_learn *self, const uint8_t *image, int
 void bnn_learner_verdict(const bnn_learner *self, uint32_t *words);
 bnn_status bnn_learner_write(bnn_learner *self, uint32_t item, uint32_t offset, const void *data, uint32_t bytes);
 bnn_status bnn_learner_restore(bnn_learner *self);
+bnn_status bnn_learner_merge(bnn_learner *self, uint32_t item, uint32_t first, const void *values, uint32_t count);
 void bnn_learner_items(const bnn_learner *self, bnn_learn_item items[BNN_LEARN_ITEMS]);
 
 #endif
