@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twin's generative replay memory: mixtures of Bernoulli distributions in counts (docs/numerics.md, 5.9)."""
+"""The twin's generative replay memory: mixtures of Bernoulli distributions in counts (docs/numerics.md, 5.14)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replay_generative.c -- the replay memory that keeps no samples: per class a mixture of Bernoulli distributions over
- * the latent bits, from which latents are drawn (docs/numerics.md, 5.9).
+ * the latent bits, from which latents are drawn (docs/numerics.md, 5.14).
  *
  * A component is a number of samples n and, for each bit, how many of them had it set: no probabilities, no rounding.
  * n stays below 256; what leaves that range is halved, so that old samples fade. */

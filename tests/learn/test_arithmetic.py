@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnngen.continual.twin_constants import even, exponential_table, normalise
+from bnngen.continual.twin_float import exponential, square_root
 from bnngen.continual.twin_replay import Pcg32
 from tests.learn.script import HERE, RUNTIME, WARNINGS
 from tests.learn.test_equality import overflow_case, random_case
@@ -71,6 +72,31 @@ def test_small_weights_of_32_bits_lose_little_of_their_logits():
             for u in (1, 2**20, 2**32 - 1):
                 exact = Fraction(u * twin.k.t_mult * r, 2 ** (twin.k.cut + shift))
                 assert 0 <= exact - (u * (twin.k.t_mult * r >> twin.k.cut) >> shift) <= 257
+
+
+def test_float_exponential_and_root_are_within_their_bounds():
+    """Every 2^-10 from -87 to 0, and below; roots of what past / cur can be."""
+    x = -np.arange(0, 87 * 1024 + 1, dtype=np.float32) / 1024
+    found, exact = exponential(x).astype(np.float64), np.exp(x.astype(np.float64))
+    assert np.abs(found / exact - 1).max() < 2**-20
+    assert exponential(np.float32([0])) == 1 and exponential(np.float32([-87.1, -1e30])).tolist() == [0, 0]
+    v = np.concatenate([np.float32([0, 1]), np.geomspace(2**-31, 2**31, 5000).astype(np.float32)])
+    exact = np.sqrt(v.astype(np.float64))
+    assert np.abs(square_root(v) - exact).max(initial=0, where=v < 4) < 2**-22
+    assert np.abs(square_root(v) / np.maximum(exact, 1e-30) - 1)[1:].max() < 2**-22
+
+
+def test_float_scores_keep_their_order():
+    """Rows from tiny to huge: the largest lies in the range of int32, and larger logits have no smaller scores."""
+    case = random_case((16, 6), (8, 16), 16, {"head": "float32"}, 3)
+    head, rng = case.twin().head, np.random.default_rng(3)
+    for size in (1e-30, 1e-3, 1.0, 1e12):
+        head.cw = (rng.standard_normal((6, 16)) * size).astype(np.float32).clip(-(2.0**40), 2.0**40)
+        z, scores = head.logits(case.table, head.cw), head.scores(case.table)
+        order = np.argsort(z, axis=1, kind="stable")
+        assert (np.diff(np.take_along_axis(scores, order, axis=1), axis=1) >= 0).all()
+        assert 2**20 < np.abs(scores).max() < 2**31
+        assert np.abs(scores / 2.0**30 - z / z.max() * (scores.max() / 2.0**30)).max() < 2**-20
 
 
 @given(st.fractions(Fraction(1, 10**12), Fraction(10**12)))

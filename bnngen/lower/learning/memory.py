@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replay memories by policy, and the buffer of new samples (docs/numerics.md, sections 5.7 to 5.9)."""
+"""Replay memories by policy, and the buffer of new samples (docs/numerics.md, sections 5.7, 5.8 and 5.14)."""
 
 from __future__ import annotations
 
