@@ -12,7 +12,7 @@ from pathlib import Path
 from bnngen.continual.scenarios import Scenario
 from bnngen.lower.learning import LearnConfig
 
-FORMAT = 1  # of the result files; part of every key
+FORMAT = 2  # of the result files; part of every key
 CUT, PIXELS, FEATURES = "cut", "pixels", "features"
 
 

@@ -104,7 +104,7 @@ def _learn_all(job: Job, samples: Samples, learner: Learner) -> list[dict]:
         places = np.sort(shown.places)  # one pass over the file; `back` gives the order of the stream
         back = np.argsort(np.argsort(shown.places))
         shown_samples = samples.train[places][back]
-        steps = learner.learn(shown_samples, samples.train_labels[shown.places])
+        steps, verdict = learner.learn(shown_samples, samples.train_labels[shown.places])
         before = list(seen)
         seen += [samples.classes.index(c) for c in shown.classes]
         if number < len(rows):
@@ -115,6 +115,7 @@ def _learn_all(job: Job, samples: Samples, learner: Learner) -> list[dict]:
             "classes": list(shown.classes),
             "samples": len(shown.places),
             "steps": steps,
+            "verdict": verdict,
             "learn_seconds": round(time.monotonic() - start, 3),
             "state": learner.state(),
         }

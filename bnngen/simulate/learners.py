@@ -21,12 +21,13 @@ Array = np.ndarray
 
 
 class Learner(Protocol):
-    """samples: rows of the inputs; labels: int [N], below the capacity. learn: returns its steps. predict: int [N].
-    state: checksums of what was learned, empty where it is not compared."""
+    """samples: rows of the inputs; labels: int [N], below the capacity. learn: returns its steps, and what became of the
+    experience, "" where nothing judges it. predict: int [N]. state: checksums of what was learned, empty where it is
+    not compared."""
 
     memory: Memory
 
-    def learn(self, samples: Array, labels: Array) -> int: ...
+    def learn(self, samples: Array, labels: Array) -> tuple[int, str]: ...
     def predict(self, samples: Array) -> Array: ...
     def state(self) -> list[int]: ...
     def close(self) -> None: ...
@@ -40,13 +41,12 @@ class CompiledLearner:
         self.is_cut, self.memory = inputs.kind == CUT, memory
         self.client.learn_init(seed)
 
-    def learn(self, samples: Array, labels: Array) -> int:
+    def learn(self, samples: Array, labels: Array) -> tuple[int, str]:
         self.client.begin()
         for _ in self.client.add_all(labels.tolist(), samples, self.is_cut):
             pass
         steps = train(self.client, "", lambda what, done, total: None)
-        self.client.end()
-        return steps
+        return steps, self.client.end().outcome
 
     def predict(self, samples: Array) -> Array:
         return np.stack(list(self.client.classify_all(samples, self.is_cut))).argmax(axis=1)
@@ -69,9 +69,9 @@ class MethodLearner:
     def memory(self) -> Memory:
         return Memory(self.method.state_bytes, self.method.peak_bytes)
 
-    def learn(self, samples: Array, labels: Array) -> int:
+    def learn(self, samples: Array, labels: Array) -> tuple[int, str]:
         self.method.learn(self._features(samples), labels)
-        return 0
+        return 0, ""
 
     def predict(self, samples: Array) -> Array:
         return self.method.scores(self._features(samples)).argmax(axis=1)

@@ -18,7 +18,7 @@ from bnngen.simulate.config import Job, Memory
 
 COLUMNS = (
     "run", "seed", "experience", "classes", "accuracy_seen", "accuracy_all", "forgetting", "samples", "steps",
-    "seconds", "state_bytes", "learning_ram_bytes",
+    "verdict", "seconds", "state_bytes", "learning_ram_bytes",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def rows_of(result: dict, name: str) -> Iterable[dict]:
             "forgetting": row["forgetting"],
             "samples": row["samples"],
             "steps": row["steps"],
+            "verdict": row["verdict"],
             "seconds": row["learn_seconds"],
             "state_bytes": result["state_bytes"],
             "learning_ram_bytes": result["learning_ram_bytes"],

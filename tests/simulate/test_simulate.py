@@ -124,6 +124,15 @@ def test_several_experiments_in_one_picture(bnngen, folder):
     bnngen("results", "cut", "-o", "both.pdf").refused("PNG")
 
 
+def test_state_and_peak_are_the_buffers_of_the_plan(bnngen, folder):
+    """CWR* 8/16 with 10 classes, 128 features, 300 latents of 16 bytes: past, seen, head and replay memory survive."""
+    row = table(folder / "cut" / "summary.csv")[0]
+    state = 2 * 4 * 10 + 2 * 10 * 128 + 300 * (16 + 2)
+    assert int(row["state_bytes"]) == state
+    document = json.loads(next((folder / "cut").glob("seeds/*/0.json")).read_text(encoding="utf-8"))
+    assert state < int(row["learning_ram_bytes"]) <= sum(document["memory"].values()) + 4 * 128
+
+
 PLAN = """
 model = "quicknet-nano-digits04"
 seeds = 2
