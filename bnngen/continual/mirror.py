@@ -131,7 +131,8 @@ class TwinMirror:
 
     def add(self, label: int, image: Array) -> None:
         self.client.add(label, image)
-        self.twin.add(self.path.pack(image[None])[0], label)
+        stream = self.path.features(image[None])[0] if self.twin.head.observes else None
+        self.twin.add(self.path.pack(image[None])[0], label, stream)
 
     def step(self, most: int = 1) -> tuple[int, bool]:
         """One minibatch on both, whatever `most` says, so that every step is compared."""

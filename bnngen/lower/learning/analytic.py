@@ -55,7 +55,7 @@ def _shrinkage(sizes: Sizes) -> float:
 
 
 def _penalty(sizes: Sizes) -> Fraction:
-    """Return what is added to the diagonal, relative to its mean: (1 - s) S + s I is S + s / (1 - s) I but for scale."""
+    """Return what is added to the diagonal, relative to its mean: (1 - s) S + s I is S + s / (1 - s) I up to scale."""
     share = Fraction(_shrinkage(sizes))
     return share if sizes.config.head == "ridge" else share / (1 - share)
 
