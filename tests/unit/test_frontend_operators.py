@@ -44,6 +44,7 @@ WEIGHTS = {
     "row": RNG.normal(0, 1, (C, C, 3, 1)).astype(np.float32),
     "one_pixel": RNG.normal(0, 1, (C, C, 1, 1)).astype(np.float32),
     "bits": RNG.choice([-1, 1], (9, 2, 3, 3)).astype(np.int8),
+    "latents": np.random.default_rng(8).choice([-127, -1, 0, 1, 127], (9, 2, 3, 3)).astype(np.int8),
     "dense_bits": RNG.choice([-1, 1], (C, C, 1, 1)).astype(np.int8),
     "picked": np.array([5, 0, 0, 3], np.int64),
     "channel_pads": np.array([0, 1, 0, 0, 0, 2, 0, 0], np.int64),
@@ -152,6 +153,13 @@ CASES = {
     "binary convolution": (
         [("bnngen.Sign", "x", "s", {}),
          ("bnngen.BinaryConv2D", "s bits", "c", {**KERNEL, "group": 3, "pad_value": 0.0}),
+         ("Relu", "c", "y", {})],
+        [ir.Sign, ir.BinaryConv2D, ir.Clip],
+        True,
+    ),
+    "latent convolution": (
+        [("bnngen.Sign", "x", "s", {}),
+         ("bnngen.LatentConv2D", "s latents", "c", {**KERNEL, "group": 3, "pad_value": 1.0}),
          ("Relu", "c", "y", {})],
         [ir.Sign, ir.BinaryConv2D, ir.Clip],
         True,
