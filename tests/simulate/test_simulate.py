@@ -36,6 +36,14 @@ def bnngen(capsys, folder, monkeypatch):
     return in_process(capsys)
 
 
+@pytest.fixture
+def cut(bnngen, folder):
+    """The folder of an experiment that several tests look at; done once."""
+    if not (folder / "cut" / "summary.csv").exists():
+        good(bnngen(*MODEL, *SMALL, "-o", "cut"))
+    return folder / "cut"
+
+
 def documents(out: Path) -> dict[tuple[str, int], list[dict]]:
     """Return what is measured by (run, seed): all but times."""
     found = {}
@@ -68,13 +76,13 @@ def test_cut_tensors_leave_the_same_bytes_as_pixels(bnngen, folder):
     assert len(rows) == 2 * 5 and rows[-1]["accuracy_all"] == rows[-1]["accuracy_seen"]
 
 
-def test_the_same_command_again_learns_nothing_anew(bnngen, folder):
+def test_the_same_command_again_learns_nothing_anew(bnngen, folder, cut):
     before = {path: path.stat().st_mtime_ns for path in (folder / "cut").glob("seeds/*/*")}
     good(bnngen(*MODEL, *SMALL, "-o", "cut"))
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "cut").glob("seeds/*/*")}
 
 
-def test_a_job_that_was_stopped_goes_on(bnngen, folder):
+def test_a_job_that_was_stopped_goes_on(bnngen, folder, cut):
     """Three experiences of seed 1 are there, a fourth was being written."""
     wanted = documents(folder / "cut")
     path = next((folder / "cut").glob("seeds/*/1.json"))
@@ -89,7 +97,7 @@ def test_a_job_that_was_stopped_goes_on(bnngen, folder):
     assert not path.with_suffix(".part").exists()
 
 
-def test_a_state_that_differs_is_an_error(bnngen, folder):
+def test_a_state_that_differs_is_an_error(bnngen, folder, cut):
     path = next((folder / "cut").glob("seeds/*/0.json"))
     text = path.read_text(encoding="utf-8")
     row = json.loads(text)["experiences"][0]
@@ -116,15 +124,16 @@ def test_a_sweep_and_methods_stand_in_one_table(bnngen, folder):
     assert (folder / "sweep" / "memory.png").stat().st_size > 5000
 
 
-def test_several_experiments_in_one_picture(bnngen, folder):
-    out = good(bnngen("results", "cut", "sweep", "-o", "both.png"))
-    assert "cut: learned head" in out and "sweep: nearest-mean" in out
+def test_several_experiments_in_one_picture(bnngen, folder, cut):
+    good(bnngen(*MODEL, *SMALL, "-o", "few", "--experiences", "2"))
+    out = good(bnngen("results", "cut", "few", "-o", "both.png"))
+    assert "cut: learned head" in out and "few: learned head" in out
     assert (folder / "both.png").stat().st_size > 5000
     bnngen("results", "nowhere").refused("no results")
     bnngen("results", "cut", "-o", "both.pdf").refused("PNG")
 
 
-def test_state_and_peak_are_the_buffers_of_the_plan(bnngen, folder):
+def test_state_and_peak_are_the_buffers_of_the_plan(bnngen, folder, cut):
     """CWR* 8/16 with 10 classes, 128 features, 300 latents of 16 bytes: past, seen, head and replay memory survive."""
     row = table(folder / "cut" / "summary.csv")[0]
     state = 2 * 4 * 10 + 2 * 10 * 128 + 300 * (16 + 2)
