@@ -35,7 +35,7 @@ GROUPS = (  # group, the names of its buffers (or, for the tail, what stands beh
             "dx",
         ),
     ),
-    ("replay memory", ("replay_labels", "replay_latents", "seen")),
+    ("replay memory", ("replay_labels", "replay_latents", "mix_ones", "mix_counts", "seen")),
     ("new samples", ("buffer_labels", "buffer_latents", "order")),
     ("latent of one sample", ("latent",)),
 )

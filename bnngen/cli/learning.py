@@ -196,10 +196,13 @@ def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
     names = ", ".join(meta.classes[i] for i in meta.trained_classes[:12])
     more = " ..." if len(meta.trained_classes) > 12 else ""
     trained_on = meta.source.get("data") or "other data"
+    replay = f"{learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy})"
+    if learn.policy == "generative":
+        replay = f"of {learn.components} components a class (generative) for {learn.replay} samples"
     mix = f"{learn.new_per_batch} new" if learn.new_per_batch else "new and old by their classes"
     say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and is frozen")
     say(
-        f"  replay memory {learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy}), buffer "
+        f"  replay memory {replay}, buffer "
         f"{learn.buffer}, batch {learn.batch} ({mix}), {learn.epochs} epochs, rate {learn.lr:g}"
     )
     say(f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images")

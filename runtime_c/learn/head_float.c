@@ -79,11 +79,15 @@ static float bounded(float w)
 static void load(bnn_learner *self, int rows)
 {
     const bnn_learn_config *const config = self->config;
-    const float *const w = rows_of(self, rows);
+    float *const w = rows_of(self, rows);
     const int32_t stream_bits = config->stream_type == BNN_S8 ? 7 : 15;
     float limit = 0.0f;
     for (uint32_t i = 0; i < weight_count(self); i++) {
         const float magnitude = w[i] < 0.0f ? -w[i] : w[i];
+        if (!(magnitude <= WEIGHT_MAX)) {
+            w[i] = 0.0f; /* not a weight of any learner: bnn_learner_write has put it there */
+            continue;
+        }
         limit = magnitude > limit ? magnitude : limit;
     }
     limit = scaled(limit * (float)config->features * (float)config->x_mult, config->x_shift - stream_bits);

@@ -199,11 +199,7 @@ static void forget(bnn_learner *self, uint32_t label)
     bnn_learn_clear(counts_of(self, label), components);
     bnn_learn_clear(ones_of(self, label, 0), (size_t)components * bits_of(self));
     self->memory.seen[label] = 0;
-    if (classes_seen(self) != 0) {
-        recount(self);
-    } else {
-        self->state.replayed = 0;
-    }
+    recount(self);
 }
 
 static uint32_t items(const bnn_learner *self, bnn_learn_item *list)
@@ -216,4 +212,31 @@ static uint32_t items(const bnn_learner *self, bnn_learn_item *list)
     return 2;
 }
 
-const bnn_replay_ops bnn_replay_generative = {count, draw, refill, forget, items};
+/* Of a component: no more ones than samples, and at least one sample beside those that it begins with. */
+static int component_fits(const uint8_t *ones, uint32_t n, uint32_t bits)
+{
+    int fit = n == 0 || n > PRIOR_COUNT;
+    for (uint32_t d = 0; d < bits; d++) {
+        fit &= ones[d] <= n;
+    }
+    return fit;
+}
+
+/* Classes that were seen have components, the others none, and state.replayed is what the parts sum up to. */
+static int fits(bnn_learner *self)
+{
+    const uint32_t replayed = self->state.replayed;
+    int fit = 1;
+    for (uint32_t c = 0; c < self->config->capacity; c++) {
+        const uint8_t *const counts = counts_of(self, c);
+        for (uint32_t k = 0; k < self->config->components; k++) {
+            fit &= component_fits(ones_of(self, c, k), counts[k], bits_of(self));
+            fit &= self->memory.seen[c] != 0 || counts[k] == 0;
+        }
+        fit &= self->memory.seen[c] == 0 || counts[0] != 0;
+    }
+    recount(self);
+    return fit != 0 && self->state.replayed == replayed;
+}
+
+const bnn_replay_ops bnn_replay_generative = {count, draw, refill, forget, items, fits};

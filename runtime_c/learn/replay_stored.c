@@ -70,4 +70,4 @@ static uint32_t items(const bnn_learner *self, bnn_learn_item *items_out)
     return 2;
 }
 
-const bnn_replay_ops bnn_replay_stored = {count, draw, refill, forget, items};
+const bnn_replay_ops bnn_replay_stored = {count, draw, refill, forget, items, NULL};

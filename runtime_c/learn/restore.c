@@ -59,6 +59,9 @@ static int store_fits(const bnn_store *store, int balanced)
 static int replay_fits(bnn_learner *self)
 {
     bnn_store store;
+    if (self->parts.replay != NULL && self->parts.replay->fits != NULL) {
+        return self->parts.replay->fits(self);
+    }
     if (self->memory.replay_labels == NULL) {
         return self->state.replayed <= self->config->replay_slots;
     }

@@ -14,6 +14,7 @@ from bnngen.errors import UsageError
 from bnngen.lower.learning import LearnConfig, learning_constants
 from tests.learn.script import Case, play
 from tests.learn.test_equality import random_case, random_shows
+from tests.learn.test_restore import E_FORMAT, changed, learned, put_back, run
 
 OPTIONS = {"policy": "generative", "replay": 40, "components": 3}
 
@@ -146,6 +147,21 @@ def test_draws_follow_the_counts():
     assert abs(high.mean() - share[memory.ones[0].mean(axis=1).argmax()]) < 5 * 0.5 / len(bits) ** 0.5
     for part, expected in ((bits[high], 0.9), (bits[~high], 0.1)):
         assert np.abs(part.mean(axis=0) - expected).max() < 0.15, "of a component's last 130 to 255 samples"
+
+
+@pytest.mark.parametrize("change", [
+    ("state", 32, 1, "I"),  # samples that the memory stands for
+    ("seen", 0, 0, "I"),
+    ("seen", 12, 5, "I"),  # of a class without components
+    ("mixture counts", 0, 0, "B"),
+    ("mixture counts", 3, 2, "B"),  # begun, without a sample
+    ("mixture counts", 9, 9, "B"),
+    ("mixture ones", 40, 200, "B"),  # more than samples
+], ids=str)  # fmt: skip
+def test_a_state_that_cannot_be_is_refused(harness, tmp_path, change):
+    case, before, after = learned({"policy": "generative", "components": 3})
+    calls = [*before, put_back(changed(case, before, *change)), *after]
+    assert run(harness, tmp_path, case, calls)[len(before)][1] == E_FORMAT
 
 
 def test_unused_component_takes_the_next_sample():

@@ -184,6 +184,7 @@ typedef struct {
     void (*refill)(bnn_learner *self); /* takes in the buffer at the end of an experience */
     void (*forget)(bnn_learner *self, uint32_t label);
     uint32_t (*items)(const bnn_learner *self, bnn_learn_item *items);
+    int (*fits)(bnn_learner *self); /* a restored state is one that it can have; null: of stored latents (restore.c) */
 } bnn_replay_ops;
 
 /* Feature vector (int8_t or int16_t [features]) of a packed latent; valid until the next call. */
