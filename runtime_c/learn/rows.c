@@ -76,7 +76,8 @@ void bnn_rows_load(bnn_learner *self, int rows)
     self->loaded = rows;
 }
 
-/* Products sum up to 2^30 at most, by the choice of row_max, and so does the bias. */
+/* Products sum up to 2^30 at most, by the choice of row_max, and so does the bias; what was written from outside may
+ * wrap round. */
 void bnn_rows_score(const bnn_learner *self, const void *stream, int32_t *scores)
 {
     const int kept = self->loaded == BNN_ROWS_KEPT;
@@ -85,11 +86,11 @@ void bnn_rows_score(const bnn_learner *self, const void *stream, int32_t *scores
     const uint32_t count = self->config->mapped;
     const int16_t *const phi = bnn_map(self, stream);
     for (uint32_t c = 0; c < self->config->capacity; c++, row += count) {
-        int32_t sum = 0;
+        uint32_t sum = (uint32_t)bias[c];
         for (uint32_t i = 0; i < count; i++) {
-            sum += phi[i] * row[i];
+            sum += (uint32_t)(phi[i] * row[i]);
         }
-        scores[c] = sum + bias[c];
+        scores[c] = (int32_t)sum;
     }
 }
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from bnngen.continual.twin import E_RANGE, E_STATE, MORE, OK, Twin
 from bnngen.errors import UsageError
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig, learning_constants
-from tests.learn.script import Call, Case
+from tests.learn.script import WARNINGS, Call, Case, program_lines
+from tests.learn.test_targets import CORTEX_M4, need, objects
 
 HEADS = [
     {"head": "mean"},
@@ -233,3 +237,41 @@ def test_what_experiences_held_back_judge_can_be_refused(check):
     wrong = [("begin", 0, ()), *[("add", (row + 1) % 4, case.latent(row)) for row in range(30)]]
     wrong += [*[("step", 0, ())] * 18, ("end", 0, ()), ("scores", 1, ())]
     check(case, [*lesson(case, range(30)), *wrong, *lesson(case, range(30, 60))])
+
+
+@pytest.mark.parametrize("options", HEADS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_that_no_samples_have_stay_defined(harness: Path, tmp_path: Path, options, seed):
+    """Random bytes as state: answers mean nothing, and the sanitizers find nothing."""
+    case = analytic_case((13, 4), options)
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for item, (name, data) in enumerate(zip(case.twin().names, case.twin().items(), strict=True)):
+        if name in ("sums", "moments", "cw", "bias", "past"):
+            words = rng.integers(0, 2**32, len(data) // 4, np.uint32)
+            words = np.where(rng.random(len(words)) < 0.3, rng.choice([0, 1, 2**31 - 1, 2**31], len(words)), words)
+            words = words & (2**31 - 1 if name == "past" else 2**32 - 1)
+            pieces.append((item, 0, len(data), *map(int, words)))
+    state = ("restore", len(pieces), tuple(word for piece in pieces for word in piece))
+    calls = [state, ("scores", 1, ()), ("forget", 1, ()), *lesson(case, range(20))]
+    calls += [("forget", 0, ()), ("scores", 1, ())]
+    script = tmp_path / "script.bin"
+    script.write_bytes(case.encode(calls))
+    lines = [line.split() for line in program_lines([str(harness), str(script)])]
+    assert len(lines) == len(calls) and lines[0][1] == struct.pack(">i", OK).hex()
+
+
+FILES = {"mean": ("head_mean", "mapping", "rows"), "lda": ("head_lda", "cholesky", "mapping", "rows")}
+CODE_LIMIT = {"mean": 2048, "lda": 5120}
+
+
+@pytest.mark.parametrize("head", FILES)
+def test_code_is_small(tmp_path: Path, head: str):
+    """At -Os on a Cortex-M4, what a head links beside the learner."""
+    need("arm-none-eabi-gcc")
+    made = objects(tmp_path, [*CORTEX_M4[:3], "-Os", "-ffreestanding", *WARNINGS])
+    own = [path for path in made if Path(path).stem in FILES[head]]
+    sizes = subprocess.run(["arm-none-eabi-size", *own], capture_output=True, text=True, check=True).stdout
+    rows = [[int(v) for v in line.split()[:3]] for line in sizes.splitlines()[1:]]
+    text, data, bss = (sum(column) for column in zip(*rows, strict=True))
+    assert len(own) == len(FILES[head]) and text <= CODE_LIMIT[head] and data == bss == 0

@@ -20,6 +20,7 @@ USUAL = ("head_cwr16", "learner", "minibatch", "operands", "replay_stored", "sof
 WITH_FLOATS = ("head_float",)  # the only files whose arithmetic a soft-float core takes from the compiler's library
 CODE_LIMIT = {"-Os": 6 * 1024, "-O2": 7680}
 PARTS = [{}, {"q_b": 32, "policy": "random"}, {"head": "float32", "policy": "generative"}]
+PARTS += [{"head": "lda", "projections": 9}, {"head": "ridge", "projections": 0, "undo": False}, {"head": "mean"}]
 
 
 def need(*tools: str) -> None:
