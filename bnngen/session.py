@@ -22,6 +22,7 @@ Array = np.ndarray
 Progress = Callable[[str, int, int], None]
 SECONDS_PER_CALL = 2.0  # of training: progress moves, and the line is not kept busy with questions
 MOST_STEPS = 1 << 16  # in one call
+SUMS = ("past", "sums", "moments")  # state items that add up (bnn_learner_merge in bnn/learn.h)
 
 
 class Learner(Protocol):
@@ -40,6 +41,7 @@ class Learner(Protocol):
     def read(self, item: int, offset: int, count: int) -> bytes: ...
     def write(self, item: int, data: bytes) -> None: ...
     def restore(self) -> None: ...
+    def merge(self, item: int, data: bytes) -> None: ...
 
 
 class Verdict(Protocol):
@@ -58,7 +60,8 @@ class Verdict(Protocol):
 @dataclass(frozen=True)
 class Course:
     """What a session consists of. test: (images uint8 [N, H, W, C], labels int [N]) of all its classes. start: what was
-    learned before; forget: classes to forget at the end; decide: measure what is rejected as unknown too."""
+    learned before; merge: what another target has learned, to be added; forget: classes to forget at the end; decide:
+    measure what is rejected as unknown too."""
 
     experiences: Sequence[Experience]
     test: tuple[Array, Array]
@@ -66,6 +69,7 @@ class Course:
     start: LearnedState | None = None
     forget: tuple[int, ...] = ()
     decide: bool = False
+    merge: LearnedState | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,9 @@ def run_session(device: Learner, course: Course, progress: Progress) -> list[Out
     if course.start is not None:
         load_state(device, course.start)
         seen.extend(c for c in known_classes(course.start) if np.any(course.test[1] == c))
+    if course.merge is not None:
+        _merge(device, course.merge, progress)
+        seen.extend(c for c in known_classes(course.merge) if np.any(course.test[1] == c) and c not in seen)
     outcomes = []
     for number, experience in enumerate(course.experiences):
         steps = train_experience(device, experience, f"experience {number}", progress)
@@ -113,6 +120,20 @@ def run_session(device: Learner, course: Course, progress: Progress) -> list[Out
         shown = (len(course.experiences), course.forget, 0, 0)
         outcomes.append(replace(_measure(device, course, shown, seen, progress), event="forgot"))
     return outcomes
+
+
+def _merge(device: Learner, other: LearnedState, progress: Progress) -> None:
+    """Add another learner's sums as an experience, and solve."""
+    device.begin()
+    for number, (name, data) in enumerate(other.items.items()):
+        if name in SUMS:
+            device.merge(number, data)
+    total, more = 0, True
+    while more:
+        steps, more = device.step(1)
+        total += steps
+        progress("merging", total, 0)
+    device.end()
 
 
 def _counts(verdict: Verdict) -> dict[str, str | int]:
@@ -161,9 +182,7 @@ def train_experience(device: Learner, experience: Experience, what: str, progres
     for index, (image, label) in enumerate(zip(experience.images, experience.labels, strict=True)):
         device.add(int(label), image)
         progress(f"{what}, showing", index + 1, count)
-    steps = train(device, what, progress)
-    device.end()
-    return steps
+    return train(device, what, progress)
 
 
 def train(device: Learner, what: str, progress: Progress) -> int:

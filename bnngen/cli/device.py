@@ -194,6 +194,8 @@ def test_images(
 )
 @click.option("--load-state", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Start from what a session with the same model and learning options has saved, on any target.")
+@click.option("--merge-state", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Analytic heads: add what another target has learned, first of all.")
 @click.option("--save-state", type=click.Path(path_type=Path, dir_okay=False),
               help="Write what was learned to this file at the end.")
 @click.option("--forget", help="Classes to forget after the last experience, for example 3 or 3,5-7.")

@@ -16,7 +16,7 @@ from bnngen.cli.data import fit_data, load_data, same_data
 from bnngen.cli.model import class_ids
 from bnngen.continual.compare import Comparison, compare_methods
 from bnngen.continual.mirror import TwinMirror
-from bnngen.continual.state_file import check_fits, read_state, save_state
+from bnngen.continual.state_file import LearnedState, check_fits, read_state, save_state
 from bnngen.continual.stream import Experience, NewClasses, new_classes, test_images
 from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
@@ -42,6 +42,7 @@ class Request:
     as_json: bool
     out: Path | None
     load_state: Path | None = None
+    merge_state: Path | None = None
     save_state: Path | None = None
     forget: str | None = None
 
@@ -168,12 +169,12 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
 
 def _course(compiled: Compiled, stream: Stream, request: Request) -> Course:
     """Return what the session consists of. Raises UsageError, DataError for what cannot be, before anything runs."""
-    if request.check and request.load_state is not None:
+    if request.check and (request.load_state or request.merge_state) is not None:
         raise UsageError(
             "--check needs the whole session",
-            where="bnngen learn --load-state",
+            where="bnngen learn --load-state, --merge-state",
             why="the NumPy twin has not learned what the file holds",
-            fix="leave --check or --load-state out",
+            fix="leave --check out, or the file",
         )
     start = None
     if request.load_state is not None:
@@ -188,7 +189,25 @@ def _course(compiled: Compiled, stream: Stream, request: Request) -> Course:
             why=f"the learned head holds classes 0 to {compiled.learning.capacity - 1}",
         )
     decide = compiled.learning.config.reject > 0
-    return Course(stream.experiences, stream.test, request.seed, start, forget, decide)
+    return Course(
+        stream.experiences, stream.test, request.seed, start, forget, decide, _to_merge(compiled, request.merge_state)
+    )
+
+
+def _to_merge(compiled: Compiled, path: Path | None) -> LearnedState | None:
+    """Return the other learner's state. Raises UsageError for a head whose state is no sum."""
+    if path is None:
+        return None
+    if not compiled.learning.head.observes:
+        raise UsageError(
+            "what two devices have learned cannot be added",
+            where=f"--merge-state with --head {compiled.learning.config.head}",
+            why="only the sums of analytic heads do not depend on who saw a sample",
+            fix="learn on both with an analytic --head",
+        )
+    other = read_state(path)
+    check_fits(other, compiled.learning, compiled.program.model_hash, str(path))
+    return other
 
 
 def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:

@@ -71,12 +71,20 @@ def kept(line: list[str], names: tuple[str, ...]) -> list[str]:
         {"hold_every": 0, "reject": 20},
         {"hold_every": 0, "reject": 20, "replay": 0},
         {"accept_drop": 0, "accept_least": 60},
+        {"q_b": 32, "reject": 10},
+        {"head": "float32", "reject": 10},
+        {"head": "mean", "reject": 10},
+        {"head": "lda", "reject": 10},
+        {"head": "ridge"},
+        {"policy": "generative", "reject": 10},
+        {"policy": "generative", "reject": 10, "hold_every": 0},
     ],
     ids=str,
 )
 def test_state_is_equal_after_every_call(check, config, seed):
     """Random labels, so that experiences are taken over and refused; decisions on every sixth row."""
-    case = random_case((9, 5), (8, 16), 16, HOLD | config, seed)
+    options = HOLD | config
+    case = random_case((9, 5), (8, options.pop("q_b", 16)), 16, options, seed)
     rng = np.random.default_rng(seed)
     calls: list[Call] = []
     for size in (30, 25, 0, 1, 30):
@@ -230,7 +238,7 @@ def test_illegal_calls_change_nothing(check):
 
 def test_labels_at_random_are_refused_by_the_samples_of_the_experience(check):
     """What cannot be learned is not right on its own held-back samples, though the known classes do not fall."""
-    case = separable({"replay": 40, "hold_every": 2})
+    case = separable({"replay": 40, "hold_every": 2, "accept_new": 90})
     rows = [r for r in range(64) if r % 4 >= 2]
     labels = [2 + int(bit) for bit in np.random.default_rng(5).integers(0, 2, len(rows))]
     calls = show(case, *of_classes((0, 1), 30), steps=90) + show(case, rows, labels, steps=90)

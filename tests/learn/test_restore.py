@@ -13,6 +13,7 @@ from tests.learn.test_govern import CALL, HOLD, of_classes, separable, show, sta
 
 E_FORMAT, E_RANGE = "fffffff9", "fffffffb"
 CONFIGS = [{}, {"reject": 10}, {"policy": "random", "hold_every": 0}, {"replay": 0}, {"hold": 0, "q_b": 8}]
+CONFIGS += [{"q_b": 32}, {"head": "float32"}, {"head": "mean"}, {"head": "lda"}, {"policy": "generative"}]
 
 
 def put_back(items: list[bytes]) -> Call:

@@ -53,7 +53,7 @@ class LearnConfig:
     hold_new: int = 100
     accept_drop: int = 100
     accept_least: int = 0
-    accept_new: int = 70
+    accept_new: int = 40
     reject: int = 0
     projections: int | None = None
     projection_seed: int = 1
