@@ -9,6 +9,7 @@ memory and head are all inside the comparison.
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -117,7 +118,8 @@ class TwinMirror:
         path = self.path
         tail = TwinTail(*self.tail) if self.tail else None
         scale = 2.0**-tail.numbers.x if tail else path.feature_scale
-        self.twin = Twin(path.head, scale, path.sizes, self.config, path.unpack, seed, tail)
+        head = replace(path.head, map=None) if tail else path.head  # docs/numerics.md, 6.11
+        self.twin = Twin(head, scale, path.sizes, self.config, path.unpack, seed, tail)
 
     def learn_init(self, seed: int) -> None:
         self.client.learn_init(seed)
