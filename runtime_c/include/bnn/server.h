@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define BNN_SERVER_ABI 2u
+#define BNN_SERVER_ABI 3u
 #define BNN_VERDICT_WORDS 8u /* bnn_learner_verdict() of bnn/learn.h */
 
 enum {
