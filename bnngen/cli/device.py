@@ -70,6 +70,8 @@ def class_names(compiled: Compiled) -> list[str]:
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--data", help="Instead of image files: the test images of a data set, named as for validate.")
 @click.option("--limit", type=click.IntRange(min=1), help="With --data: this many images, from all over the set.")
+@click.option("--load-state", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Classify by the learned head that `bnngen learn --save-state` left; give its learning options too.")
 @model_option
 @target_option
 @build_options
@@ -89,6 +91,10 @@ def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: st
         count = min(limit or len(pixels), len(pixels))
         chosen = np.arange(count) * len(pixels) // count
         names, pixels, labels = [f"{i}" for i in chosen], pixels[chosen], None if labels is None else labels[chosen]
+    if values["load_state"] is not None:
+        images_by_name = dict(zip(names, pixels, strict=True))
+        learning.classify(compiled, built, where_from(values), values["load_state"], images_by_name)
+        return
     with connect(built, where_from(values)) as client, progress() as report:
         scores = checks.device_stage(built.target.name, client, pixels, report).scores
     shown = len(names) if data is None else FIRST

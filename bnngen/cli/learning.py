@@ -16,7 +16,7 @@ from bnngen.cli.data import fit_data, load_data, same_data
 from bnngen.cli.model import class_ids
 from bnngen.continual.compare import Comparison, compare_methods
 from bnngen.continual.mirror import TwinMirror
-from bnngen.continual.state_file import LearnedState, check_fits, read_state, save_state
+from bnngen.continual.state_file import LearnedState, check_fits, load_state, read_state, save_state
 from bnngen.continual.stream import Experience, NewClasses, new_classes, test_images
 from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
@@ -210,16 +210,35 @@ def _to_merge(compiled: Compiled, path: Path | None) -> LearnedState | None:
     return other
 
 
+def classify(compiled: Compiled, built: BuildResult, where: Where, path: Path, images: dict[str, np.ndarray]) -> None:
+    """Print what the learned head says of images (uint8 [H, W, C], by name), from a state that a session has saved."""
+    if compiled.learning is None:
+        raise UsageError("this model has no learned head", where="--load-state", fix="leave --load-state out")
+    state = read_state(path)
+    check_fits(state, compiled.learning, compiled.program.model_hash, str(path))
+    classes = compiled.graph.meta.classes
+    rows = []
+    with connect(built, where) as client:
+        client.learn_init(0)
+        load_state(client, state)
+        for name, image in images.items():
+            label = client.decide(image)
+            known = classes[label] if label < len(classes) else f"class {label}"
+            rows.append((name, "unknown" if label < 0 else known))
+    table(["image", "class"], rows)
+
+
 def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
     meta, learn = compiled.graph.meta, compiled.learning.config
     names = ", ".join(meta.classes[i] for i in meta.trained_classes[:12])
     more = " ..." if len(meta.trained_classes) > 12 else ""
+    frozen = f"its last {learn.tail} blocks learn too" if learn.tail else "is frozen"
     trained_on = meta.source.get("data") or "other data"
     replay = f"{learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy})"
     if learn.policy == "generative":
         replay = f"of {learn.components} components a class (generative) for {learn.replay} samples"
     mix = f"{learn.new_per_batch} new" if learn.new_per_batch else "new and old by their classes"
-    say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and is frozen")
+    say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and {frozen}")
     say(
         f"  replay memory {replay}, buffer "
         f"{learn.buffer}, batch {learn.batch} ({mix}), {learn.epochs} epochs, rate {learn.lr:g}"

@@ -58,3 +58,12 @@ def test_a_damaged_state_is_refused(digits):
     for contents, word in ((bytes(data), "damaged"), (data[:-9], "damaged"), (b"", "no learned state"), (b"PK", "no")):
         path.write_bytes(contents)
         digits("learn", "--target", "host", "--load-state", "d.state", *SMALL_STREAM).refused(word)
+
+
+def test_run_answers_by_the_learned_head(digits):
+    """Classes that the backbone never saw, and what is taken for none of them."""
+    stream = ("--order", "0-9", "--first", "10", "--train-limit", "40", "--test-limit", "4")
+    digits.good("learn", "--target", "host", "--save-state", "e.state", "--reject", "50", *stream)
+    text = digits.good("run", "--data", "digits", "--limit", "40", "--load-state", "e.state", "--reject", "50")
+    answers = [line.split()[1] for line in text.splitlines() if line[:1].isdigit()]
+    assert len(answers) == 40 and "unknown" in answers and len(set(answers)) > 3
