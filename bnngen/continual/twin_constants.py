@@ -39,6 +39,34 @@ class TwinConstants:
     cut: int
     share: int
     table: np.ndarray
+    root: bool = False
+    centre: np.ndarray | None = None
+
+    def operands(self, stream: np.ndarray) -> np.ndarray:
+        """Return x of 5.1 for stream values [n, D]."""
+        q = np.asarray(stream, np.int64)
+        if self.centre is None:
+            x = nearest_shift(q * self.x_mult, self.x_shift)
+        else:
+            away = nearest_shift(head_values(q, self.root) * self.x_mult, self.x_shift - 16) - self.centre
+            x = nearest_shift(away, 16)
+        return np.clip(x, -self.zero, self.p - self.zero)
+
+
+def nearest_shift(values: np.ndarray, shift: int) -> np.ndarray:
+    """Return floor(v / 2^shift + 1/2) of int64 values."""
+    return values if shift == 0 else (values + (1 << (shift - 1))) >> shift
+
+
+def head_values(q: np.ndarray, root: bool) -> np.ndarray:
+    """Return g of stream values: themselves, or their roots with 8 fraction bits and their sign, towards 0."""
+    if not root:
+        return q
+    square = np.abs(q) << 16
+    guess = np.sqrt(square.astype(np.float64)).astype(np.int64)
+    guess -= guess * guess > square
+    guess += (guess + 1) * (guess + 1) <= square
+    return np.sign(q) * guess
 
 
 def twin_constants(
@@ -47,10 +75,10 @@ def twin_constants(
     """Return the constants; scale: of the feature tensor, bits: (q_f, q_b), rate: (lr, batch)."""
     q_f, q_b = bits
     p, f, largest = (1 << q_f) - 1, (1 << (q_f - 1)) - 1, (1 << (q_b - 1)) - 1
-    low, high = Fraction(min(head.lo, 0.0)), Fraction(max(head.hi, 0.0))
+    ends = (head.lo, head.hi) if head.map is None else (head.map.lo, head.map.hi)
+    low, high = Fraction(min(ends[0], 0.0)), Fraction(max(ends[1], 0.0))
     grid = ((high - low) or Fraction(1)) / p
-    ratio = Fraction(scale) / grid
-    x_shift = next(s for s in range(30, -1, -1) if ratio * (1 << s) < (1 << 31) - 1)
+    x_mult, x_shift, centre = operand_rule(head, Fraction(scale), grid)
     log2e = Fraction(0x171547652B82FE, 1 << 52)
     wide = q_b > 16
     t_mult, t_exponent = normalise(grid * log2e / f)
@@ -62,7 +90,7 @@ def twin_constants(
         f,
         largest,
         even(-low / grid),
-        even(ratio * (1 << x_shift)),
+        x_mult,
         x_shift,
         t_mult,
         t_shift,
@@ -73,7 +101,26 @@ def twin_constants(
         cut,
         22 if wide else 30,
         exponential_table(),
+        head.map is not None and head.map.root,
+        centre,
     )
+
+
+def operand_rule(head: HeadInput, scale: Fraction, grid: Fraction) -> tuple[int, int, np.ndarray | None]:
+    """Return x_mult, x_shift and the centre, None for a head that reads plain features."""
+    if head.map is None:
+        x_shift = next(s for s in range(30, -1, -1) if scale / grid * (1 << s) < (1 << 31) - 1)
+        return even(scale / grid * (1 << x_shift)), x_shift, None
+    centre = np.array([even(Fraction(mean) / grid * (1 << 16)) for mean in head.map.mean], np.int64)
+    return (*(root_mantissa(scale / grid**2 / 2**16) if head.map.root else normalise(scale / grid)), centre)
+
+
+def root_mantissa(square: Fraction) -> tuple[int, int]:
+    """Return the mantissa form of a square root: the m that is nearest at the s for which 2^30 <= m < 2^31."""
+    shift = next(s for s in range(-64, 256) if square * Fraction(4) ** s >= 1 << 60)
+    wanted = square * Fraction(4) ** shift
+    m = bisect_left(range((1 << 31) + 1), wanted, key=lambda n: Fraction(2 * n + 1, 2) ** 2)
+    return (m, shift) if m < 1 << 31 else (1 << 30, shift - 1)
 
 
 def even(value: Fraction) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twin of the float32 reference head (docs/numerics.md, 5.13): every operation in float32, in the device's order."""
+"""The twin of the float32 reference head (docs/numerics.md, 5.13): each operation in float32, in the device's order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from bnngen.continual.twin_constants import normalise
+from bnngen.continual.twin_constants import head_values, normalise, root_mantissa, twin_constants
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig
 
@@ -47,17 +47,23 @@ def square_root(v: Array) -> Array:
 
 
 class FloatHead:
-    """Rows cw answer, rows tw are in training; arguments as those of CwrHead. Features of type int8 are an s8 stream, all
-    others s16: only the scale of the scores depends on it."""
+    """Rows cw answer, rows tw are in training; arguments as those of CwrHead. Features of type int8 are an s8 stream,
+    all others s16: only the scale of the scores depends on it."""
 
     names = ("cw", "tw")
     observes = False
     exponents = (0, 0)
 
     def __init__(self, head: HeadInput, scale: float, shape: tuple[int, int], config: LearnConfig) -> None:
-        self.unit = self._real(Fraction(scale))
+        self.map, self.centre = head.map, None
+        self.unit, self.peak = self._real(Fraction(scale)), normalise(Fraction(scale))
+        if head.map is not None:
+            k = twin_constants(head, scale, (config.q_f, 16), (config.lr, config.batch))
+            grid = (Fraction(head.map.hi) - Fraction(head.map.lo)) / k.p
+            self.peak = root_mantissa(Fraction(scale) / 2**16) if head.map.root else normalise(Fraction(scale))
+            self.unit = np.ldexp(F(self.peak[0]), -self.peak[1])
+            self.centre = self._real(grid / 2**16) * k.centre.astype(F)
         self.rate = self._real(Fraction(config.lr) / config.batch)
-        self.peak = normalise(Fraction(scale))
         self.cw, self.tw, self.dw = (np.zeros(shape, F) for _ in range(3))
 
     @staticmethod
@@ -69,10 +75,15 @@ class FloatHead:
         """Start training from the rows of the classes present."""
         self.tw = np.where(cur[:, None] > 0, self.cw, F(0))
 
+    def inputs(self, stream: Array) -> Array:
+        """Return what the rows multiply, float32 [n, D]."""
+        root = self.map is not None and self.map.root
+        values = self.unit * head_values(np.asarray(stream, np.int64), root).astype(F)
+        return values - (F(0) if self.centre is None else self.centre)
+
     def logits(self, stream: Array, rows: Array) -> Array:
         """Return float32 [n, C]."""
-        x = self.unit * np.asarray(stream).astype(F)
-        return running_sum(x[:, None, :] * rows)
+        return running_sum(self.inputs(stream)[:, None, :] * rows)
 
     def train(self, features: Array, labels: Array) -> None:
         """One minibatch: stream features [n, D], labels [n]."""
@@ -81,7 +92,7 @@ class FloatHead:
         p = p / running_sum(p)[:, None]
         p[np.arange(len(labels)), labels] -= ONE
         dw = np.zeros_like(self.tw)
-        for x, g in zip(self.unit * np.asarray(features).astype(F), p, strict=True):
+        for x, g in zip(self.inputs(features), p, strict=True):
             dw += x * g[:, None]
         self.tw = np.clip(self.tw - self.rate * dw, -LIMIT, LIMIT)
 
@@ -110,6 +121,8 @@ class FloatHead:
         stream = np.asarray(stream)
         rows = self.tw if trained else self.cw
         bits = 7 if stream.dtype == np.int8 else 15
+        if self.centre is not None:
+            bits = 17 if self.map is not None and self.map.root else bits + 1
         m, s = self.peak
         limit = np.ldexp(np.abs(rows).max() * F(rows.shape[1]) * F(m), bits - s)
         up = 0 if limit == 0 else 30 - int(np.frexp(limit)[1])

@@ -48,8 +48,7 @@ class CwrHead:
 
     def operands(self, stream: Array) -> Array:
         """Return x of 5.1 for stream values [n, D]."""
-        q = np.asarray(stream, np.int64) * self.k.x_mult
-        return np.clip(rshift(q, self.k.x_shift), -self.k.zero, self.k.p - self.k.zero)
+        return self.k.operands(stream)
 
     def forward_weights(self, weights: Array) -> tuple[Array, int]:
         """Return (Wq, R) of 5.2."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,28 +18,33 @@ from bnngen.frontend import spelling
 
 KEPT_BYTES = 1 << 26  # of the cut tensor, to fit levels on: images beyond are left out of the fit
 BATCH_BYTES = 1 << 27  # of all tensors of one batch
+HEAD_QUANTILES = (0.0005, 0.9995)  # of what the learned head reads: operands cover this range
 
 
 @dataclass(frozen=True)
 class Observation:
     """What calibration saw. ranges: tensor -> metadata of its range. scores: float32 [N, classes].
 
-    cut: values of the cut tensor in rows, float32 [positions, channels]; None without a cut.
+    cut: values of the cut tensor in rows, float32 [positions, channels]; features: of the head's input, float32
+    [images, features]; None without a cut.
     """
 
     ranges: dict[str, dict[str, list[float]]]
     scores: np.ndarray
     cut: np.ndarray | None
+    features: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Watch:
     """What to look at. tensors: the real-valued ones, the image and the scores among them. cut: the tensor whose
-    values are kept, None without one. method: of calibration, one of config.METHODS."""
+    values are kept, None without one, then features, the head's input, are kept too. method: of calibration, one of
+    config.METHODS."""
 
     tensors: Sequence[str]
     cut: str | None
     method: str
+    features: str | None = None
 
 
 def observe(model: onnx.ModelProto, images: np.ndarray, watch: Watch, progress: Progress) -> Observation:
@@ -46,7 +52,7 @@ def observe(model: onnx.ModelProto, images: np.ndarray, watch: Watch, progress: 
     meters = _meters(model, watch)
     computed = [name for name in meters if name != spelling.INPUT]
     run = runner(model, computed)
-    scores, rows, kept, done, batch = [], [], 0, 0, 1
+    scores, rows, features, kept, done, batch = [], [], [], 0, 0, 1
     while done < len(images):
         part = images[done : done + batch]
         values = dict(zip(computed, run(part), strict=True))
@@ -56,12 +62,15 @@ def observe(model: onnx.ModelProto, images: np.ndarray, watch: Watch, progress: 
             value = values[watch.cut]
             rows.append(np.moveaxis(value, 1, -1).reshape(-1, value.shape[1]))
             kept += value.nbytes
+        if watch.cut and watch.features:
+            features.append(values[watch.features].reshape(len(part), -1))
         scores.append(values[spelling.OUTPUT])
         done += len(part)
         batch = max(1, min(BATCH, BATCH_BYTES * len(part) // sum(value.nbytes for value in values.values())))
         progress("calibrate", done, len(images))
     ranges = {name: meter.range() for name, meter in meters.items()}
-    return Observation(ranges, np.concatenate(scores), np.concatenate(rows) if watch.cut else None)
+    cut, vectors = (np.concatenate(part) if part else None for part in (rows, features))
+    return Observation(ranges, np.concatenate(scores), cut, vectors)
 
 
 def _meters(model: onnx.ModelProto, watch: Watch) -> dict[str, RangeMeter]:
@@ -102,6 +111,39 @@ def two_levels(rows: np.ndarray) -> Levels:
     """
     columns = [_two_levels(np.sort(column).astype(np.float64)) for column in rows.T]
     return Levels(*(np.array(part) for part in zip(*columns, strict=True)))
+
+
+def levels_beside(rows: np.ndarray, threshold: np.ndarray) -> Levels:
+    """Return given thresholds [channels], and the means of the values on either side of them.
+
+    A side without a value takes the threshold itself, and the lower level stays below it: a level must have the sign
+    that its bit stands for.
+    """
+    values = rows.astype(np.float64)
+    below = values < threshold
+    counts = np.maximum(below.sum(axis=0), 1), np.maximum((~below).sum(axis=0), 1)
+    low = np.where(below.any(axis=0), np.where(below, values, 0).sum(axis=0) / counts[0], threshold)
+    high = np.where((~below).any(axis=0), np.where(below, 0, values).sum(axis=0) / counts[1], threshold)
+    least = np.finfo(np.float32).eps * np.maximum(np.abs(threshold), np.abs(high - threshold))
+    return Levels(threshold, np.minimum(low, threshold - least), high)
+
+
+def head_map(features: np.ndarray) -> dict[str, Any]:
+    """Return the metadata of what the learned head reads: roots of the features, less their mean (numerics.md, 5.1).
+
+    features: float32 [images, features]. The root evens out channels of different size, the mean takes away what all
+    classes have in common; both are known before deployment. The range leaves out one value in a thousand.
+    """
+    roots = signed_root(features.astype(np.float64))
+    mean = roots.mean(axis=0)
+    lo, hi = np.quantile(roots - mean, HEAD_QUANTILES)
+    lo, hi = (min(lo, 0.0), max(hi, 0.0)) if lo < hi else (-1.0, 1.0)
+    return {"root": True, "mean": mean.tolist(), "lo": float(lo), "hi": float(hi)}
+
+
+def signed_root(values: np.ndarray) -> np.ndarray:
+    """Return the square roots of the magnitudes, with the values' signs."""
+    return np.sign(values) * np.sqrt(np.abs(values))
 
 
 def _two_levels(ordered: np.ndarray) -> tuple[float, float, float]:

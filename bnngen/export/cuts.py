@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from onnx import NodeProto
+import numpy as np
+from onnx import NodeProto, numpy_helper
 
 from bnngen.errors import ModelError
+from bnngen.export.builder import GraphBuilder
 from bnngen.export.config import FEATURES, NO_CUT, TAIL_CUT
 from bnngen.frontend import spelling
 
@@ -46,6 +48,23 @@ class Cuttable:
     possible: list[str]
     features: str | None
     joins: tuple[str, ...] = ()
+
+
+def sign_thresholds(builder: GraphBuilder, cut: str, channels: int) -> np.ndarray | None:
+    """Return the value of each channel at which a binary convolution behind the cut turns its sign, float64 [channels];
+    None where none reads the cut, directly or behind a learned shift.
+
+    A latent whose bits are these signs gives that convolution what the whole tensor gives it.
+    """
+    constants = {tensor.name: tensor for tensor in builder.initializers}
+    signs = {node.input[0] for node in builder.nodes if node.op_type == "Sign" and node.domain == spelling.DOMAIN}
+    if cut in signs:
+        return np.zeros(channels)
+    for node in builder.nodes:
+        added = [name for name in node.input if name in constants]
+        if node.op_type == "Add" and cut in node.input and added and node.output[0] in signs:
+            return np.broadcast_to(-numpy_helper.to_array(constants[added[0]]).astype(np.float64).ravel(), (channels,))
+    return None
 
 
 def choose_cut(cut: str, graph: Cuttable) -> str | None:

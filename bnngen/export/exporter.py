@@ -17,7 +17,16 @@ import onnx
 
 import bnngen
 from bnngen.errors import DataError, ModelError, UsageError
-from bnngen.export.calibrate import Observation, Watch, observe, two_levels
+from bnngen.export.calibrate import (
+    Levels,
+    Observation,
+    Watch,
+    head_map,
+    levels_beside,
+    observe,
+    signed_root,
+    two_levels,
+)
 from bnngen.export.config import (
     FEATURES,
     NO_CUT,
@@ -34,7 +43,7 @@ from bnngen.export.config import (
     head_capacity,
     real_images,
 )
-from bnngen.export.cuts import choose_cut
+from bnngen.export.cuts import choose_cut, sign_thresholds
 from bnngen.export.sources import ExportedGraph, Source, open_source
 from bnngen.frontend import spelling
 
@@ -71,7 +80,8 @@ def export_source(
         graph.builder.keep_latents(cut)
 
     model = graph.builder.model(info.name, len(info.trained_classes))
-    seen = observe(model, images, Watch(graph.builder.real, cut, check_method(config.method)), progress)
+    watch = Watch(graph.builder.real, cut, check_method(config.method), graph.features)
+    seen = observe(model, images, watch, progress)
     check = _compare(source, images, seen.scores, progress)
     learning = _learning(graph, cut, seen, capacity)
     metadata = {**_description(info, pixels, config.method), "ranges": seen.ranges, **learning}
@@ -138,9 +148,9 @@ def _check_outputs(graph: ExportedGraph, info: ModelInfo) -> None:
 
 def _learning(graph: ExportedGraph, cut: str | None, seen: Observation, capacity: int) -> dict[str, Any]:
     """Return the metadata of the cut and of the learned head; empty without a cut."""
-    if cut is None or seen.cut is None or graph.features is None:
+    if cut is None or seen.cut is None or seen.features is None or graph.features is None:
         return {}
-    levels = two_levels(seen.cut)
+    levels = _levels(graph, cut, seen.cut)
     span = seen.ranges[graph.features]
     lo, hi = float(np.float32(min(span["lo"]))), float(np.float32(max(span["hi"])))  # the exact float32 values
     return {
@@ -150,8 +160,26 @@ def _learning(graph: ExportedGraph, cut: str | None, seen: Observation, capacity
             "low": levels.low.tolist(),
             "high": levels.high.tolist(),
         },
-        "head": {"tensor": graph.features, "lo": min(0.0, lo), "hi": hi, "capacity": capacity},
+        "head": {
+            "tensor": graph.features,
+            "lo": min(0.0, lo),
+            "hi": hi,
+            "capacity": capacity,
+            "map": head_map(seen.features),
+        },
     }
+
+
+def _levels(graph: ExportedGraph, cut: str, rows: np.ndarray) -> Levels:
+    """Return what the bits of a latent stand for: the signs that a binary convolution reads behind the cut; at the
+    features, two levels of what the head reads, their roots; elsewhere two levels of the tensor."""
+    signs = sign_thresholds(graph.builder, cut, rows.shape[1])
+    if signs is not None:
+        return levels_beside(rows, signs)
+    if cut == graph.features:
+        levels = two_levels(signed_root(rows.astype(np.float64)))
+        return Levels(*(np.sign(v) * v**2 for v in (levels.threshold, levels.low, levels.high)))
+    return two_levels(rows)
 
 
 def _description(info: ModelInfo, pixels: np.ndarray, method: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import onnx
 from bnngen.errors import ModelError
 from bnngen.frontend import spelling
 from bnngen.frontend.proto import REEXPORT
-from bnngen.ir import FLOAT, ChannelRange, HeadInput, Latent, ModelMeta, Tensor
+from bnngen.ir import FLOAT, ChannelRange, HeadInput, HeadMap, Latent, ModelMeta, Tensor
 
 LARGEST = sys.float_info.max
 WHERE = f"metadata property {spelling.METADATA_KEY}"
@@ -67,6 +67,16 @@ def check_meta(meta: ModelMeta, tensors: dict[str, Tensor], output: str) -> None
             raise _wrong(f"head.tensor {meta.head.tensor} is not a vector")
         if meta.head.lo > meta.head.hi or meta.head.capacity < 2:
             raise _wrong("head has an empty range, or a capacity below 2")
+        _check_map(meta.head, tensors[meta.head.tensor].size)
+
+
+def _check_map(head: HeadInput, features: int) -> None:
+    if head.map is None:
+        return
+    if len(head.map.mean) != features:
+        raise _wrong(f"head.map.mean does not have {features} entries, as {head.tensor} has")
+    if not head.map.lo <= 0 <= head.map.hi or head.map.lo == head.map.hi:
+        raise _wrong("head.map has a range without 0, or an empty one")
 
 
 def _latent(data: Any) -> Latent:
@@ -81,7 +91,16 @@ def _latent(data: Any) -> Latent:
 def _head(data: Any) -> HeadInput:
     if not isinstance(data, dict):
         raise _wrong("head is not an object")
-    return HeadInput(_get(data, "tensor", str), _number(data, "lo"), _number(data, "hi"), _get(data, "capacity", int))
+    mapped = _head_map(data["map"]) if data.get("map") is not None else None
+    place = _get(data, "tensor", str), _number(data, "lo"), _number(data, "hi"), _get(data, "capacity", int)
+    return HeadInput(*place, mapped)
+
+
+def _head_map(data: Any) -> HeadMap:
+    if not isinstance(data, dict) or not isinstance(data.get("root"), bool):
+        raise _wrong("head.map is not an object with a field root")
+    mean = tuple(_finite(v, "head.map.mean") for v in _get(data, "mean", list))
+    return HeadMap(data["root"], mean, _number(data, "lo"), _number(data, "hi"))
 
 
 def _tensor(tensors: dict[str, Tensor], name: str) -> Tensor:

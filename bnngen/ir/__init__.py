@@ -27,6 +27,7 @@ from bnngen.ir.graph import (
 from bnngen.ir.meta import (
     ChannelRange,
     HeadInput,
+    HeadMap,
     Latent,
     ModelMeta,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "GlobalAveragePool",
     "Graph",
     "HeadInput",
+    "HeadMap",
     "Latent",
     "Levels",
     "MaxPool",

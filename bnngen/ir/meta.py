@@ -24,13 +24,28 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class HeadMap:
+    """What the learned head reads instead of a feature f: g(f) - mean, g(f) = sign(f) sqrt(|f|) with root, otherwise f.
+
+    mean: of g(f) over the calibration images, one a feature. lo, hi: range of the difference that operands cover.
+    """
+
+    root: bool
+    mean: tuple[float, ...]
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
 class HeadInput:
-    """Where the learned head is attached: the feature tensor, its calibrated range, most classes."""
+    """Where the learned head is attached: the feature tensor, its calibrated range, most classes; map None: it reads
+    the features as they are."""
 
     tensor: str
     lo: float
     hi: float
     capacity: int
+    map: HeadMap | None = None
 
 
 @dataclass(frozen=True)

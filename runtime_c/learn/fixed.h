@@ -36,6 +36,21 @@ static inline uint32_t bnn_isqrt(uint64_t v)
     return (uint32_t)root;
 }
 
+/* The same of 32 bits. */
+static inline uint32_t bnn_isqrt32(uint32_t v)
+{
+    uint32_t root = 0;
+    for (uint32_t bit = 1u << 30; bit != 0; bit >>= 2) {
+        const uint32_t trial = root + bit;
+        root >>= 1;
+        if (v >= trial) {
+            v -= trial;
+            root += bit;
+        }
+    }
+    return root;
+}
+
 /* PCG32, XSH-RR output on a 64-bit linear congruential state (O'Neill 2014). */
 static inline uint32_t bnn_random(uint64_t *rng)
 {

@@ -3,7 +3,8 @@
  * any width of gradients and stored weights. A file that includes it has declared, for |weight| <= L:
  *
  *     cwr_weight   signed; holds L
- *     cwr_sum      signed; holds P * L * B, the sum of a minibatch, and 2 * F * 2 L + L, the dividend of an operand
+ *     cwr_sum      signed; holds P * L * B, the sum of a minibatch, 2 * F * 2 L + L, the dividend of an operand, and
+ *                  L * 2^GUARD, a mean weight
  *     cwr_dividend the same without a sign; divisions are done in it
  *     SCALE_BITS   by how much the product of t_mult and the largest weight is cut: 15, and 16 more for 32-bit weights
  *     SHARE_BITS   fraction bits of the share of the old row: L * 2^(GUARD + 1) * 2^SHARE_BITS < 2^63
@@ -63,7 +64,7 @@ static void score(const bnn_learner *self, const void *stream, int32_t *out)
     const uint32_t features = config->features;
     const int16_t *const x = self->memory.x;
     const int8_t *row = (const int8_t *)self->memory.wq;
-    bnn_operands(config, stream, self->memory.x);
+    bnn_operands(self, stream, self->memory.x);
     for (uint32_t c = 0; c < config->capacity; c++, row += features) {
         int32_t sum = 0;
         for (uint32_t d = 0; d < features; d++) {
@@ -170,7 +171,7 @@ static void prepare(bnn_learner *self)
 
 /* What consolidation needs beside the weights. */
 typedef struct {
-    int64_t mean;     /* of the present rows of tw, at exponent tw_exp + GUARD */
+    cwr_sum mean;     /* of the present rows of tw, at exponent tw_exp + GUARD */
     int32_t exponent; /* common to both heads */
     int32_t tw_shift, cw_shift;
 } consolidation;
@@ -191,7 +192,7 @@ static consolidation plan_consolidation(const bnn_learner *self)
         }
     }
     dividend = 2 * sum * (1 << GUARD) + count;
-    plan.mean = (dividend >= 0 ? dividend : dividend - 2 * count + 1) / (2 * count); /* floor */
+    plan.mean = (cwr_sum)((dividend >= 0 ? dividend : dividend - 2 * count + 1) / (2 * count)); /* floor */
     plan.exponent = (s->cw_exp < s->tw_exp ? s->cw_exp : s->tw_exp) + GUARD;
     plan.tw_shift = s->tw_exp + GUARD - plan.exponent;
     plan.cw_shift = s->cw_exp + GUARD - plan.exponent;

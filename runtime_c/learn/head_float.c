@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* head_float.c -- CWR*, CWR+ or SGD in float32: what integer heads are held against, and the only file of the learner
- * with floating point (docs/numerics.md, 5.11).
+ * with floating point (docs/numerics.md, 5.13).
  *
  * Plain on purpose: sums run in the order of memory, and a product that is added has a statement of its own, so that no
  * compiler joins the two into one rounding. No libm. */
@@ -80,7 +80,9 @@ static void load(bnn_learner *self, int rows)
 {
     const bnn_learn_config *const config = self->config;
     float *const w = rows_of(self, rows);
-    const int32_t stream_bits = config->stream_type == BNN_S8 ? 7 : 15;
+    const int32_t plain_bits = config->stream_type == BNN_S8 ? 7 : 15;
+    /* what is taken away is no larger than the largest value: one bit more */
+    const int32_t stream_bits = self->parts.centre == NULL ? plain_bits : config->x_root != 0 ? 17 : plain_bits + 1;
     float limit = 0.0f;
     for (uint32_t i = 0; i < weight_count(self); i++) {
         const float magnitude = w[i] < 0.0f ? -w[i] : w[i];
@@ -108,11 +110,14 @@ static void load(bnn_learner *self, int rows)
 static void forward(const bnn_learner *self, const void *stream, float *x, float *z)
 {
     const bnn_learn_config *const config = self->config;
+    const int32_t *const centre = self->parts.centre;
     const float unit = scaled((float)config->x_mult, config->x_shift);
+    const float centre_unit = scaled((float)config->t_mult, config->t_shift);
     const float *row = rows_of(self, self->loaded_exp);
     for (uint32_t d = 0; d < config->features; d++) {
-        x[d] = unit * (float)(config->stream_type == BNN_S8 ? ((const int8_t *)stream)[d]
-                                                            : ((const int16_t *)stream)[d]);
+        const float value = unit * (float)bnn_head_value(config, stream, d);
+        const float common = centre == NULL ? 0.0f : centre_unit * (float)centre[d];
+        x[d] = value - common;
     }
     for (uint32_t c = 0; c < config->capacity; c++, row += config->features) {
         float sum = 0.0f;

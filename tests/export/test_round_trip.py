@@ -219,18 +219,38 @@ def test_ranges_and_levels_are_those_of_keras(tmp_path):
         np.testing.assert_allclose(seen.hi, value.max(axis=axes), atol=1e-4)
         assert (np.array(seen.clip) <= seen.reach).all() and (np.array(seen.clip) >= seen.reach / 4).all()
     assert meta.latent.tensor == "a_add" and exported.result.latent_bytes == 4 * 4 * 4
-    for c, threshold in enumerate(meta.latent.threshold):
+    assert set(meta.latent.threshold) == {0.0}  # the next block reads the cut's signs
+    for c, (low, high) in enumerate(zip(meta.latent.low, meta.latent.high, strict=True)):
         channel = cut[..., c]
-        if np.ptp(channel) == 0:  # both batch norms in front have a gamma of zero here
-            assert c == 0 and abs(threshold - channel.max()) < 1e-5
-            assert meta.latent.low[c] == meta.latent.high[c] == threshold
-            continue
-        assert abs(meta.latent.low[c] - channel[channel < threshold].mean()) < 1e-3
-        assert abs(meta.latent.high[c] - channel[channel >= threshold].mean()) < 1e-3
-        assert abs(threshold - (meta.latent.low[c] + meta.latent.high[c]) / 2) < 1e-6
+        sides = channel[channel < 0], channel[channel >= 0]
+        assert low < 0 <= high
+        assert not len(sides[0]) or abs(low - sides[0].mean()) < 1e-3
+        assert not len(sides[1]) or abs(high - sides[1].mean()) < 1e-3
     features = values[names.index("pool")]
     assert (meta.head.tensor, meta.head.capacity) == ("pool", 10)
     np.testing.assert_allclose((meta.head.lo, meta.head.hi), (min(0.0, features.min()), features.max()), atol=1e-4)
+    roots = np.sign(features) * np.sqrt(np.abs(features))
+    assert meta.head.map.root
+    np.testing.assert_allclose(meta.head.map.mean, roots.mean(axis=0), atol=1e-3)
+    away = roots - roots.mean(axis=0)
+    outside = ((away < meta.head.map.lo - 1e-3) | (away > meta.head.map.hi + 1e-3)).mean()
+    assert meta.head.map.lo < 0 < meta.head.map.hi and outside < 0.01
+
+
+def test_levels_at_the_features_are_means_of_roots(tmp_path):
+    model = residual(layers.Input((8, 8, 1)))
+    meta = load_onnx(export_and_run(model, tmp_path, cut="pool").result.path).meta
+    tap = tf.keras.Model(model.input, model.get_layer("pool").output)
+    features = tap(real_images(pixels_for(model), info_for())).numpy().astype(np.float64)
+    roots = np.sign(features) * np.sqrt(np.abs(features))
+    root = {name: np.sign(v) * np.sqrt(np.abs(v)) for name in ("threshold", "low", "high")
+            for v in [np.array(getattr(meta.latent, name))]}  # fmt: skip
+    for c, channel in enumerate(roots.T):
+        below = channel < root["threshold"][c]
+        if below.any() and not below.all():
+            assert abs(root["low"][c] - channel[below].mean()) < 1e-3
+            assert abs(root["high"][c] - channel[~below].mean()) < 1e-3
+            assert abs(root["threshold"][c] - (root["low"][c] + root["high"][c]) / 2) < 1e-6
 
 
 def test_a_flattened_map_has_one_range(tmp_path):

@@ -2,8 +2,6 @@
 /* harness.c -- see harness.h. A latent's first word is the row of the script's feature table. */
 #include "harness.h"
 
-#include <string.h>
-
 #include "bnn/learn.h"
 
 enum { OP_BEGIN = 1, OP_ADD, OP_STEP, OP_END, OP_ABANDON, OP_SCORES, OP_FORGET, OP_DECIDE, OP_RESTORE, OP_MERGE };
@@ -77,9 +75,18 @@ static bnn_learn_memory make_memory(harness *h)
     for (size_t i = 0; i < sizeof memory / sizeof(void *); i++) {
         const uint32_t bytes = word(h);
         void *const block = bytes != 0 ? platform_alloc(bytes) : NULL;
-        memcpy((uint8_t *)&memory + i * sizeof block, &block, sizeof block);
+        for (size_t j = 0; j < sizeof block; j++) {
+            ((uint8_t *)&memory)[i * sizeof block + j] = ((const uint8_t *)&block)[j];
+        }
     }
     return memory;
+}
+
+static const int32_t *centre(harness *h)
+{
+    const int32_t *const values = (const int32_t *)(const void *)h->at;
+    h->at += (size_t)h->config.features * 4u;
+    return values;
 }
 
 static void setup(harness *h)
@@ -93,6 +100,7 @@ static void setup(harness *h)
     parts.replay = memories[word(h)];
     parts.features = features;
     parts.user = h;
+    parts.centre = word(h) != 0 ? centre(h) : NULL;
     parts.tail = NULL;
     parts.blocks = NULL;
     parts.govern = h->config.hold_every != 0 || h->config.reject != 0 ? &bnn_governed : NULL;

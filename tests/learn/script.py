@@ -84,7 +84,8 @@ class Case:
         config = [codes.get(value) or int(value.rstrip("u")) for _, value in view.settings]
         parts = [struct.pack(f"<{len(config)}I", *(value % 2**32 for value in config))]
         parts.append(struct.pack("<Q", self.seed))
-        words = [HEAD_SYMBOLS.index(view.head), REPLAY_SYMBOLS.index(view.replay)]
+        words = [HEAD_SYMBOLS.index(view.head), REPLAY_SYMBOLS.index(view.replay), int(bool(view.centre))]
+        words += [value % 2**32 for value in view.centre]
         words += [*(sizes.get(name, 0) for name in MEMORY_FIELDS), len(self.table)]
         parts.append(struct.pack(f"<{len(words)}I", *words))
         table = self.table.tobytes()

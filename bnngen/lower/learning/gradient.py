@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from bnngen.errors import UsageError
 from bnngen.lower.learning.config import INT32_END, Buffer, Part, Rule, Sizes, require
-from bnngen.lower.learning.operands import mantissa, operand_constants, operand_grid
+from bnngen.lower.learning.operands import mantissa, operand_constants, operand_grid, value_unit
 
 GUARD = 8
 LOG2E = Fraction(6497320848556798, 2**52)
@@ -45,9 +45,8 @@ def float_head(sizes: Sizes) -> Part:
             (sizes.features < 2**17, "--head", config.head, far),
         ]
     )
-    x_mult, x_shift = mantissa(Fraction(sizes.scale))
     u_mult, u_shift = mantissa(rate)
-    step = {"x_mult": x_mult, "x_shift": x_shift, "u_mult": u_mult, "u_shift": u_shift}
+    step = {**_float_units(sizes), "u_mult": u_mult, "u_shift": u_shift}
     weights = 4 * sizes.capacity * sizes.features
     buffers = (
         Buffer("cw", weights, "float"),
@@ -56,6 +55,18 @@ def float_head(sizes: Sizes) -> Part:
         Buffer("wq", 4 * (sizes.capacity + sizes.features), "float", "learn_step"),
     )
     return Part("bnn_head_float", {"consolidation": CONSOLIDATION["cwr"], **step}, buffers, ("cw", "tw"))
+
+
+def _float_units(sizes: Sizes) -> dict[str, int]:
+    """Real value of one unit of what the head reads, and of what is taken away from it, as mantissas."""
+    if sizes.map is None:
+        x_mult, x_shift = mantissa(Fraction(sizes.scale))
+        return {"x_mult": x_mult, "x_shift": x_shift}
+    step, _ = operand_grid(sizes)
+    x_mult, x_shift = value_unit(sizes, Fraction(1))
+    t_mult, t_shift = mantissa(step / 2**16)
+    root = int(sizes.map.root)
+    return {"x_mult": x_mult, "x_shift": x_shift, "t_mult": t_mult, "t_shift": t_shift, "x_root": root}
 
 
 def _largest(sizes: Sizes) -> tuple[int, int, int]:
@@ -74,7 +85,7 @@ def _step_constants(sizes: Sizes) -> dict[str, int]:
     u_mult, u_digits = mantissa(Fraction(config.lr) * step / (config.batch * g_max), 14 if wide else 30)
     t_shift, u_shift = t_digits - (47 if wide else 31), u_digits - GUARD
     e_min, e_max = max(u_shift - 62, -t_shift), min(u_shift - 1, 63 - t_shift)
-    if e_max - e_min < 24 or (wide and t_shift + e_max < 32):
+    if e_max - e_min < 24 or (wide and t_shift + e_max < 24):
         raise UsageError(
             f"learning rate {config.lr:g} does not fit features whose largest value is {sizes.hi:g}",
             where="--learn-rate",
