@@ -40,8 +40,8 @@ class LearnConfig:
     buffer: int = 300
     batch: int = 64
     new_per_batch: int = 0
-    epochs: int = 12
-    lr: float = 0.1
+    epochs: int = 6
+    lr: float = 0.4
     policy: str = "balanced"
     components: int = 4
     tail: int = 0
