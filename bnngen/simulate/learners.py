@@ -21,9 +21,9 @@ Array = np.ndarray
 
 
 class Learner(Protocol):
-    """samples: rows of the inputs; labels: int [N], below the capacity. learn: returns its steps, and what became of the
-    experience, "" where nothing judges it. predict: int [N]. state: checksums of what was learned, empty where it is
-    not compared."""
+    """samples: rows of the inputs; labels: int [N], below the capacity. learn: returns its steps, and what became of
+    the experience, "" where nothing judges it. predict: int [N]. state: checksums of what was learned, empty where it
+    is not compared."""
 
     memory: Memory
 

@@ -62,8 +62,8 @@ def test_integer_learner_is_as_good_as_its_float_twin(final):
 
 
 def test_wider_heads_learn_as_the_float_method_does(final):
-    """CWR* in float32 on the device, and with weights of 32 bits, against continual/methods' CWR*: apart by noise, as the
-    samples that they draw differ."""
+    """CWR* in float32 on the device, and with weights of 32 bits, against continual/methods' CWR*: apart by noise, as
+    the samples that they draw differ."""
     for name in ("integer, 32 bits", "float32 head"):
         assert abs(final[name] - final["float, 1-bit latents"]) < 0.03
     assert abs(final["integer, 32 bits"] - final["float32 head"]) < 0.015

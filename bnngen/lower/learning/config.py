@@ -23,13 +23,14 @@ class LearnConfig:
     tail: how many residual blocks in front of the features are trained too, 0: none; tail_lr, latent_lr: step lengths
     of their vectors and of their latent weights, which have q_bin bits (section 6).
     hold_every: in an experience, every so manyth sample of a class is held back, 0: none; hold, hold_new: slots for
-    held-back latents of past experiences and of the present one. accept_drop, accept_least, accept_new: the rule by which an
-    experience is taken over, in percentage points and percent. reject: percent of known samples that the threshold on
-    the unknown would reject, 0: no threshold (section 5.12).
-    Analytic heads (section 5.11). projections: how many random ones the head reads beside the features; projection_seed:
-    of their signs. shrinkage: share of a multiple of the identity in the scatter; of ridge regression, the penalty
-    relative to the mean diagonal. None takes the head's own value. exact_forget: second moments by class, so that a
-    forgotten class leaves nothing behind. undo: sums of the open experience apart, so that it can be dropped.
+    held-back latents of past experiences and of the present one. accept_drop, accept_least, accept_new: the rule by
+    which an experience is taken over, in percentage points and percent. reject: percent of known samples that the
+    threshold on the unknown would reject, 0: no threshold (section 5.12).
+    Analytic heads (section 5.11). projections: how many random ones the head reads beside the features;
+    projection_seed: of their signs. shrinkage: share of a multiple of the identity in the scatter; of ridge
+    regression, the penalty relative to the mean diagonal. None takes the head's own value. exact_forget: second
+    moments by class, so that a forgotten class leaves nothing behind. undo: sums of the open experience apart, so
+    that it can be dropped.
     """
 
     head: str = "cwr"

@@ -13,8 +13,8 @@ from bnngen.lower.tail_view import tail_part
 LEARN_TEMPLATES = {"learn.h.j2": "{m}_learn.h", "learn.c.j2": "{m}_learn.c"}
 UNSIGNED = {
     "features", "capacity", "latent_words", "replay_slots", "buffer_slots", "batch", "new_per_batch", "epochs",
-    "policy", "consolidation", "t_mult", "hold_every", "hold_slots", "hold_new_slots", "accept_drop", "accept_least", "accept_new",
-    "reject", "lead_slots", "components", "mapped", "projection_seed", "shrinkage", "moment_sets",
+    "policy", "consolidation", "t_mult", "hold_every", "hold_slots", "hold_new_slots", "accept_drop", "accept_least",
+    "accept_new", "reject", "lead_slots", "components", "mapped", "projection_seed", "shrinkage", "moment_sets",
     "regress", "undo", "x_root",
 }  # fmt: skip
 STREAM_TYPES = {1: "BNN_S8", 2: "BNN_S16"}
@@ -41,9 +41,9 @@ class LearnView:
 
     m, M: the model's C name, and in capitals. settings: (C name in bnn_learn_config, C expression) in the
     order of the struct. unused: fields of bnn_learn_memory that are null. head, replay: C names of the parts' function
-    tables, replay and govern empty where there is none. observes: the head is handed feature vectors. items: state items;
-    trained: blocks in front of the head are trained too. centre: what is taken away from the features, or nothing.
-    latent_offset: scratch for the latent of the sample being added.
+    tables, replay and govern empty where there is none. observes: the head is handed feature vectors. items: state
+    items. trained: blocks in front of the head are trained too. centre: what is taken away from the features, or
+    nothing. latent_offset: scratch for the latent of the sample being added.
     """
 
     m: str
