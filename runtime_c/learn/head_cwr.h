@@ -22,11 +22,13 @@ static uint32_t weight_count(const bnn_learner *self)
     return self->config->capacity * self->config->features;
 }
 
+/* What was written from outside may hold the one number that has no opposite. */
 static int32_t largest(const cwr_weight *weights, uint32_t count)
 {
     int32_t max = 0;
     for (uint32_t i = 0; i < count; i++) {
-        const int32_t w = weights[i] < 0 ? -weights[i] : weights[i];
+        const int32_t v = bnn_learn_clamp(weights[i], -INT32_MAX, INT32_MAX);
+        const int32_t w = v < 0 ? -v : v;
         max = w > max ? w : max;
     }
     return max;

@@ -129,10 +129,8 @@ static int state_fits(bnn_learner *self)
 
 bnn_status bnn_learner_restore(bnn_learner *self)
 {
-    if (state_fits(self)) {
-        if (self->parts.tail != NULL) {
-            self->parts.tail->restore(self);
-        }
+    const bnn_tail_ops *const tail = self->parts.tail;
+    if (state_fits(self) && (tail == NULL || tail->restore(self) == BNN_OK)) {
         return BNN_OK;
     } else {
         const bnn_learn_parts parts = self->parts;

@@ -103,10 +103,38 @@ void bnn_tail_commit(bnn_tail *self)
     copy_set(self->config, &self->memory.committed, &self->memory.training);
 }
 
-void bnn_tail_restore(bnn_tail *self)
+static int inside(const int32_t *values, uint32_t count, int32_t limit)
 {
-    bnn_tail_pack(self->config, &self->memory.committed);
-    bnn_tail_pack(self->config, &self->memory.training);
+    int fit = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        fit &= values[i] <= limit && values[i] >= -limit;
+    }
+    return fit;
+}
+
+/* Vectors within the limits on which the bounds of all arithmetic rest. Latents can be anything: only their signs count. */
+static int vectors_fit(const bnn_tail_config *config, const int32_t *vectors)
+{
+    int fit = 1;
+    for (uint32_t b = 0; b < config->count; b++) {
+        const bnn_tail_block *const block = &config->blocks[b];
+        for (uint32_t place = 0; place < tail_vector_count(block); place++, vectors += config->channels) {
+            fit &= inside(vectors, config->channels, tail_vector_limit(block, place));
+        }
+    }
+    return fit;
+}
+
+bnn_status bnn_tail_restore(bnn_tail *self)
+{
+    const bnn_tail_parameters *const committed = &self->memory.committed;
+    const bnn_tail_parameters *const training = &self->memory.training;
+    if (!vectors_fit(self->config, committed->vectors) || !vectors_fit(self->config, training->vectors)) {
+        return BNN_E_FORMAT;
+    }
+    bnn_tail_pack(self->config, committed);
+    bnn_tail_pack(self->config, training);
+    return BNN_OK;
 }
 
 void bnn_tail_clear(bnn_tail *self)

@@ -46,6 +46,13 @@ static inline uint32_t tail_curve_place(const bnn_tail_block *block, uint32_t ki
     return kind + (block->shifted != 0 ? 1u : 0u);
 }
 
+/* Largest magnitude of a vector's entries: M, of a slope M_s (docs/numerics.md, 6). */
+static inline int32_t tail_vector_limit(const bnn_tail_block *block, uint32_t place)
+{
+    const int slope = block->curved != 0 && place == tail_curve_place(block, SLOPE);
+    return slope ? (int32_t)8 << SLOPE_BITS : (int32_t)STREAM_MAX << VECTOR_BITS;
+}
+
 /* Number of vectors of the blocks in front of b; with b = count, of all. */
 static inline uint32_t tail_vectors_before(const bnn_tail_config *config, uint32_t b)
 {

@@ -72,7 +72,7 @@ static void move_vector(bnn_tail *self, uint32_t b, uint32_t place)
     const int64_t *const sums = self->memory.vector_sums + at;
     int32_t *const vector = self->memory.training.vectors + at;
     const int slope = config->blocks[b].curved != 0 && place == tail_curve_place(&config->blocks[b], SLOPE);
-    const int32_t limit = slope ? (int32_t)8 << SLOPE_BITS : (int32_t)STREAM_MAX << VECTOR_BITS;
+    const int32_t limit = tail_vector_limit(&config->blocks[b], place);
     int64_t max = 0;
     int32_t shift = 0;
     factor f;

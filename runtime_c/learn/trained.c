@@ -27,9 +27,9 @@ static void commit(bnn_learner *self)
     bnn_tail_commit(&blocks_of(self)->tail);
 }
 
-static void restore(bnn_learner *self)
+static bnn_status restore(bnn_learner *self)
 {
-    bnn_tail_restore(&blocks_of(self)->tail);
+    return bnn_tail_restore(&blocks_of(self)->tail);
 }
 
 static void clear(bnn_learner *self)

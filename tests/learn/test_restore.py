@@ -122,3 +122,15 @@ def test_random_damage_never_breaks_memory(harness, tmp_path):
                 item[place] = int(rng.integers(0, 256))
         calls = [put_back([bytes(item) for item in items]), *after, ("forget", 1, ())]
         assert run(harness, tmp_path, case, calls)[0][1] in (E_FORMAT, "00000000")
+
+
+@pytest.mark.parametrize("q_b", [8, 16, 32])
+def test_weights_that_have_no_opposite(harness, tmp_path, q_b):
+    """-2^15 and -2^31, which no learner stores, are taken like any other weight (the sanitizers watch)."""
+    case, before, after = learned({"q_b": q_b})
+    twin = state_after(case, before)
+    items = twin.items()
+    size = len(items[twin.names.index("cw")])
+    for name in ("cw", "tw"):
+        items[twin.names.index(name)] = (bytes(3 if q_b == 32 else 1) + b"\x80") * (size // (4 if q_b == 32 else 2))
+    assert run(harness, tmp_path, case, [put_back(items), *after])[0][1] == "00000000"

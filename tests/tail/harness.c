@@ -5,7 +5,7 @@
 
 #include "bnn/tail.h"
 
-enum { OP_FORWARD = 1, OP_REPLAY, OP_BACKWARD, OP_CLEAR, OP_UPDATE, OP_PREPARE, OP_COMMIT, OP_RESTORE, OP_RATE };
+enum { OP_FORWARD = 1, OP_REPLAY, OP_BACKWARD, OP_CLEAR, OP_UPDATE, OP_PREPARE, OP_COMMIT, OP_RESTORE, OP_RATE, OP_DAMAGE };
 enum { OP_QUIET = 256 }; /* added: no report */
 
 typedef struct {
@@ -14,6 +14,7 @@ typedef struct {
     bnn_tail_block blocks[BNN_TAIL_MOST_BLOCKS];
     bnn_tail tail;
     uint64_t rng;
+    int32_t status; /* of the last call that has one */
     uint32_t sum_bytes, vector_sum_bytes;
 } harness;
 
@@ -44,7 +45,7 @@ static void hex(char *to, uint32_t v)
     to[8] = ' ';
 }
 
-/* "op features items sums vector_sums bounds exponents rng", in hexadecimal. */
+/* "op features items sums vector_sums bounds exponents rng", in hexadecimal; the status of OP_DAMAGE for features. */
 static void report(const harness *h, uint32_t op, const int16_t *features)
 {
     char text[9 * 16];
@@ -52,7 +53,7 @@ static void report(const harness *h, uint32_t op, const int16_t *features)
     bnn_learn_item items[BNN_TAIL_ITEMS];
     uint32_t crc = 0;
     hex(to, op);
-    hex(to += 9, features == NULL ? 0 : bnn_crc32(0, features, h->config.channels * 2u));
+    hex(to += 9, features == NULL ? (uint32_t)h->status : bnn_crc32(0, features, h->config.channels * 2u));
     for (uint32_t i = 0; i < bnn_tail_items(&h->tail, items); i++) {
         hex(to += 9, bnn_crc32(0, items[i].data, items[i].bytes));
     }
@@ -130,10 +131,22 @@ static void setup(harness *h)
     bnn_tail_init(&h->tail, &h->config, &m);
 }
 
+/* One number of the committed vectors is another for the time of a restore. */
+static void damage(harness *h)
+{
+    const uint32_t place = (uint32_t)number(h);
+    int32_t *const vectors = h->tail.memory.committed.vectors;
+    const int32_t old = vectors[place];
+    vectors[place] = number(h);
+    h->status = (int32_t)bnn_tail_restore(&h->tail);
+    vectors[place] = old;
+}
+
 static const int16_t *run_op(harness *h, uint32_t op)
 {
     const uint32_t channels = h->config.channels;
     const uint32_t pixels = h->config.height * h->config.width;
+    h->status = BNN_OK;
     if (op == OP_FORWARD) {
         const int training = number(h);
         return bnn_tail_forward(&h->tail, next(h, (size_t)pixels * channels * h->config.cut_type), training);
@@ -157,7 +170,9 @@ static const int16_t *run_op(harness *h, uint32_t op)
     } else if (op == OP_RATE) {
         bnn_tail_set_rate(&h->tail, (uint32_t)number(h));
     } else if (op == OP_RESTORE) {
-        bnn_tail_restore(&h->tail);
+        h->status = (int32_t)bnn_tail_restore(&h->tail);
+    } else if (op == OP_DAMAGE) {
+        damage(h);
     }
     return NULL;
 }

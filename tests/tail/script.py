@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 PLATFORM = HERE.parent / "learn"
 SOURCES = [*sorted((RUNTIME / "learn").glob("tail*.c")), HERE / "harness.c"]
 OPS = {"forward": 1, "replay": 2, "backward": 3, "clear": 4, "update": 5, "prepare": 6, "commit": 7}
-OPS |= {"restore": 8, "set_rate": 9}
+OPS |= {"restore": 8, "set_rate": 9, "damage": 10}
 QUIET = 256
-Call = tuple[str, int, np.ndarray | None]  # name; training or exponent; cut, latent or dx
+Call = tuple[str, int, np.ndarray | None]  # name; training, exponent or place; cut, latent, dx or number
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def encode(spec: TailSpec, config: TailConfig, calls: Sequence[Call], seed: int,
             pieces += [struct.pack("<i", value), data.tobytes()]
         elif name == "set_rate":
             pieces.append(struct.pack("<i", value))
+        elif name == "damage":  # place in the committed vectors, number
+            pieces += [struct.pack("<i", value), struct.pack("<i", int(data[0]))]
     return b"".join(piece + bytes(-len(piece) % 8) for piece in pieces)
 
 

@@ -11,8 +11,9 @@ import pytest
 from bnngen.continual.twin_tail import TwinTail
 from bnngen.lower.tail import TailAfter
 from bnngen.lower.tail_constants import RULES, TailConfig
+from tests.learn.script import program_lines
 from tests.tail.conftest import Check
-from tests.tail.script import Shape, calls_for, random_tail
+from tests.tail.script import Shape, calls_for, encode, random_tail
 
 FULL = 2**31 - 1
 
@@ -148,3 +149,20 @@ def test_an_abandoned_experience_changes_nothing(check: Check):
     assert before == abandoned != trained
     assert committed == prepared != before
     assert lines[0][2:4] == lines[6][2:4] and lines[0][4:6] != lines[6][4:6]
+
+
+VECTOR, SLOPE = 32767 << 15, 8 << 24  # M and M_s of section 6
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "fits"),
+    [(0, VECTOR, True), (0, VECTOR + 1, False), (8 * 2 + 7, -VECTOR - 1, False), (8 * 3, -(2**31), False)]
+    + [(8 * 4, SLOPE, True), (8 * 4, -SLOPE - 1, False), (8 * 5, SLOPE + 1, True), (8 * 11, FULL, False)],
+)
+def test_vectors_from_outside_stay_inside_their_limits(tail_harness, tmp_path, place: int, number: int, fits: bool):
+    """The bounds of the arithmetic rest on them: scale, bias, shift, before, slope, behind, of 8 channels, twice."""
+    spec = random_tail(Shape(8, 2, 2, 2, shift=True, after=True), 7)
+    script = tmp_path / "script.bin"
+    script.write_bytes(encode(spec, TailConfig(), [("damage", place, np.array([number], np.int32))], 5))
+    (line,) = program_lines([str(tail_harness), str(script)])
+    assert line.split()[1] == ("00000000" if fits else "fffffff9")

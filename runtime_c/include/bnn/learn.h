@@ -206,7 +206,7 @@ typedef struct {
     void (*init)(bnn_learner *self);     /* parameters as in flash */
     void (*prepare)(bnn_learner *self);  /* before the first step */
     void (*commit)(bnn_learner *self);   /* what was trained answers from now on */
-    void (*restore)(bnn_learner *self);  /* items were written from outside */
+    bnn_status (*restore)(bnn_learner *self); /* items were written from outside; BNN_E_FORMAT: not those of a tail */
     void (*clear)(bnn_learner *self);    /* start of a minibatch */
     void (*backward)(bnn_learner *self); /* of one sample */
     void (*update)(bnn_learner *self);   /* after the head's */

@@ -109,8 +109,9 @@ void bnn_tail_set_rate(bnn_tail *self, uint32_t rate);
 /* Keep what was trained. */
 void bnn_tail_commit(bnn_tail *self);
 
-/* After state items were written from outside: what follows from them. */
-void bnn_tail_restore(bnn_tail *self);
+/* After state items were written from outside: what follows from them. BNN_E_FORMAT: vectors that no tail has; then only
+ * bnn_tail_init is legal. */
+bnn_status bnn_tail_restore(bnn_tail *self);
 
 /* Features of a cut tensor (int8_t or int16_t [H][W][C]), by the trained or the committed set; valid until the next
  * call. */
