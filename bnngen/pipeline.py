@@ -28,6 +28,7 @@ from bnngen.plan import LEARN_PREFIX, LearnBuffer, Plan, make_plan
 from bnngen.targets import Target
 
 HEAD_BUFFERS = frozenset(f"{LEARN_PREFIX}{name}" for name in ("dw", "cw", "tw", "wq"))  # capacity x features each
+MOMENTS = frozenset(f"{LEARN_PREFIX}{name}" for name in ("moments", "new_moments"))  # features x features each
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,9 @@ def _less_ram(compiled: Compiled, largest: set[str]) -> str:
     samples = "fewer --replay or --buffer samples"
     if any(name.startswith(f"{LEARN_PREFIX}{PREFIX}") for name in largest):
         return _smaller_tail(compiled.learning) + f"; {samples}, or a larger target"
+    if largest & MOMENTS:
+        undo = "--no-undo (then no experience can be dropped), " if compiled.learning.config.undo else ""
+        return f"{undo}--head mean, --activations int8, {other}"
     if not largest & HEAD_BUFFERS:
         return f"{samples}, --activations int8, {other}"
     holds = f"now {compiled.learning.capacity} classes"

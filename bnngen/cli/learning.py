@@ -22,6 +22,7 @@ from bnngen.data import Dataset
 from bnngen.device.compile import BuildResult
 from bnngen.device.session import Where, connect
 from bnngen.errors import DataError, UsageError
+from bnngen.lower.learning import HEADS
 from bnngen.pipeline import Compiled
 from bnngen.session import Course, Outcome, run_session
 
@@ -234,16 +235,22 @@ def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
     more = " ..." if len(meta.trained_classes) > 12 else ""
     frozen = f"its last {learn.tail} blocks learn too" if learn.tail else "is frozen"
     trained_on = meta.source.get("data") or "other data"
+    say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and {frozen}")
+    say(f"  {_how(compiled)}")
+    say(f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images")
+
+
+def _how(compiled: Compiled) -> str:
+    """Return what an experience is learned from, in a line."""
+    learn = compiled.learning.config
+    if HEADS[learn.head] is HEADS["lda"]:
+        return f"head {learn.head}: sums of every image, seen once; no replay memory"
     replay = f"{learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy})"
     if learn.policy == "generative":
         replay = f"of {learn.components} components a class (generative) for {learn.replay} samples"
     mix = f"{learn.new_per_batch} new" if learn.new_per_batch else "new and old by their classes"
-    say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and {frozen}")
-    say(
-        f"  replay memory {replay}, buffer "
-        f"{learn.buffer}, batch {learn.batch} ({mix}), {learn.epochs} epochs, rate {learn.lr:g}"
-    )
-    say(f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images")
+    course = f"batch {learn.batch} ({mix}), {learn.epochs} epochs, rate {learn.lr:g}"
+    return f"head {learn.head}, replay memory {replay}, buffer {learn.buffer}, {course}"
 
 
 def _names(stream: Stream, classes: Sequence[int]) -> str:
