@@ -98,20 +98,21 @@ class MeanHead:
 
     def solve(self, step: int) -> None:
         """Do one step."""
-        self.tw[step] = rshift(self.means[step], 16 - self.mean_bits)
+        self.tw[step] = np.clip(rshift(self.means[step], 16 - self.mean_bits), -self.row_max, self.row_max)
 
     @property
     def means(self) -> Array:
         """Class means with 16 fraction bits, 0 for classes without samples."""
         n = np.maximum(self.counts, 1)[:, None]
-        return np.where(self.counts[:, None] > 0, ((self.sums.sum(axis=0) << 16) + n // 2) // n, 0)
+        means = np.clip(((self.sums.sum(axis=0) << 16) + n // 2) // n, -(2**24), 2**24)
+        return np.where(self.counts[:, None] > 0, means, 0)
 
     def propose(self, past: Array, cur: Array) -> None:
         self.tw_exp = self.mean_bits
         self.new_bias = self.biases()
 
     def biases(self) -> Array:
-        return -rshift((self.tw * self.means).sum(axis=1), 17)
+        return -np.clip(rshift((self.tw * self.means).sum(axis=1), 17), -(2**30), 2**30)
 
     def commit(self) -> None:
         self.cw, self.bias, self.cw_exp = self.tw.copy(), self.new_bias.copy(), self.tw_exp

@@ -20,23 +20,35 @@ COLUMNS = (
     "run", "seed", "experience", "classes", "accuracy_seen", "accuracy_all", "forgetting", "samples", "steps",
     "verdict", "seconds", "state_bytes", "learning_ram_bytes",
 )  # fmt: skip
+PART_KEYS = {"experience", "classes", "samples", "steps", "verdict", "learn_seconds", "state", "per_class"}
 
 
 def read_part(path: Path) -> list[dict]:
-    """Return the finished experiences of a job that was stopped. A last line that was cut off does not count."""
+    """Return the finished experiences of a job that was stopped. A last line that was cut off does not count, nor does
+    anything from the first damaged line on."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    rows = []
+    lines = text.split("\n")[:-1]
+    rows: list[dict] = []
     for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
+        row = _row(line)
+        if row is None or row["experience"] != len(rows):
             break
-    if len(rows) < len(lines) or not path.read_text(encoding="utf-8").endswith("\n"):
+        rows.append(row)
+    if len(rows) < len(lines) or not text.endswith("\n"):
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def _row(line: str) -> dict | None:
+    """Return a finished experience, None where the line is not one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and row.keys() >= PART_KEYS else None
 
 
 def append_part(path: Path, row: dict) -> None:

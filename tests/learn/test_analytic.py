@@ -275,3 +275,12 @@ def test_code_is_small(tmp_path: Path, head: str):
     rows = [[int(v) for v in line.split()[:3]] for line in sizes.splitlines()[1:]]
     text, data, bss = (sum(column) for column in zip(*rows, strict=True))
     assert len(own) == len(FILES[head]) and text <= CODE_LIMIT[head] and data == bss == 0
+
+
+@pytest.mark.parametrize("options", HEADS, ids=str)
+def test_sums_without_their_counts(check, options):
+    """A merge that was given the sums alone: means are clamped where no samples could lead, here and in the twin."""
+    case = analytic_case((13, 4), options)
+    sums = [call for call in merge_calls(case, taught(case, range(40))) if call[1] != 1]
+    calls = [("begin", 0, ()), ("add", 1, case.latent(1)), *sums, *[("step", 0, ())] * 70, ("end", 0, ())]
+    check(case, [*calls, ("scores", 3, ()), *lesson(case, range(9))])

@@ -68,6 +68,20 @@ def test_a_part_of_something_else_is_not_gone_on_with(tmp_path):
     assert np.array_equal(run(tmp_path, Counting()), IMAGES.reshape(len(IMAGES), -1)[:, [0, 5]])
 
 
+@pytest.mark.parametrize("content", [b"", b"no array", "cut off", "of other images"])
+def test_damaged_tensors_are_computed_again(tmp_path, content):
+    """Empty, as a kill can leave it, or damaged later; whole or still growing."""
+    whole = run(tmp_path, Counting())
+    path = next(tmp_path.rglob("train.npy"))
+    if content == "of other images":
+        np.save(path, whole[:-1])
+    else:
+        path.write_bytes(path.read_bytes()[:300] if content == "cut off" else content)
+    path.with_name("train.partial").write_bytes(path.read_bytes())
+    path.with_name("train.done").write_bytes(bytes([1] * 6))
+    assert np.array_equal(run(tmp_path, Counting()), whole)
+
+
 def test_where_tensors_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder(None) == tmp_path / "bnngen" / "simulate"

@@ -10,7 +10,7 @@ import pytest
 
 from bnngen.report.simulation import front
 from bnngen.simulate.measure import accuracy, confusion_matrix, forgetting, per_class
-from bnngen.simulate.results import append_part, read_part, write_csv
+from bnngen.simulate.results import PART_KEYS, append_part, read_part, write_csv
 from bnngen.simulate.statistics import half_width, mean_std, paired, t_cdf, t_quantile
 
 # Student's t at 97.5 %: degrees of freedom -> value, as tables print them
@@ -55,16 +55,34 @@ def test_forgetting_is_the_fall_from_the_best_of_each_class_seen_before():
     assert forgetting(history, [2]) is None, "a class without test images says nothing"
 
 
+def row_of(number: int) -> dict:
+    """A finished experience as far as a part's reader looks at it."""
+    return dict.fromkeys(PART_KEYS) | {"experience": number}
+
+
 def test_a_part_that_was_cut_off_keeps_its_whole_lines(tmp_path):
     part = tmp_path / "seeds" / "3.part"
     assert read_part(part) == []
     for number in range(2):
-        append_part(part, {"experience": number})
+        append_part(part, row_of(number))
     whole = part.read_text(encoding="utf-8")
     part.write_text(whole + '{"experience": 2, "accu', encoding="utf-8")
     assert [row["experience"] for row in read_part(part)] == [0, 1]
-    append_part(part, {"experience": 2})
+    append_part(part, row_of(2))
     assert [json.loads(line)["experience"] for line in part.read_text(encoding="utf-8").splitlines()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00\n", b"7\n", b"{}\n", b'{"experience": 1}\n', b"\n", b"null\n"])
+def test_a_damaged_part_keeps_what_stands_in_front_of_the_damage(tmp_path, damage):
+    part = tmp_path / "3.part"
+    for number in range(3):
+        append_part(part, row_of(number))
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(lines[0] + damage + lines[2])
+    assert read_part(part) == [row_of(0)]
+    assert part.read_bytes() == lines[0]
+    part.write_bytes(lines[0] + lines[2])
+    assert read_part(part) == [row_of(0)], "a line is missing in the middle"
 
 
 def test_csv_leaves_nothing_beside_it(tmp_path):
