@@ -183,15 +183,16 @@ def check_tail(spec: TailSpec, config: TailConfig) -> None:
 
 
 def _option_rules(config: TailConfig) -> list[tuple[bool, str, object, str]]:
+    """Options by their names on the command line; sum_bits and rule are not to be had there."""
     rate = "a step needs a positive, finite length, at most 1024"
     return [
-        (config.q_bin in (8, 16), "q_bin", config.q_bin, "latent weights have 8 or 16 bits"),
-        (config.q_b in (8, 16), "q_b", config.q_b, "gradients have 8 or 16 bits"),
+        (config.q_bin in (8, 16), "--q-bin", config.q_bin, "latent weights have 8 or 16 bits"),
+        (config.q_b in (8, 16), "--q-b", config.q_b, "gradients have 8 or 16 bits"),
         (config.sum_bits in (16, 32), "sum_bits", config.sum_bits, "sums of gradients have 16 or 32 bits"),
         (config.rule in RULES, "rule", config.rule, f"known rules: {', '.join(RULES)}"),
-        (1 <= config.batch <= 256, "batch", config.batch, "a minibatch has 1 to 256 samples"),
-        (2**-40 <= config.lr <= 1024, "lr", config.lr, rate),
-        (2**-40 <= config.latent_lr <= 1024, "latent_lr", config.latent_lr, rate),
+        (1 <= config.batch <= 256, "--learn-batch", config.batch, "a minibatch has 1 to 256 samples"),
+        (2**-40 <= config.lr <= 1024, "--tail-rate", config.lr, rate),
+        (2**-40 <= config.latent_lr <= 1024, "--latent-rate", config.latent_lr, rate),
     ]
 
 

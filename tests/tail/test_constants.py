@@ -39,14 +39,16 @@ def test_two_derivations_agree(seed: int):
 
 
 @pytest.mark.parametrize(
-    "field, value",
-    [("q_bin", 4), ("q_b", 32), ("sum_bits", 8), ("rule", "adam"), ("batch", 0), ("batch", 257), ("lr", 0.0)]
-    + [("lr", float("nan")), ("latent_lr", -1.0), ("latent_lr", float("inf"))],
+    ("field", "value", "name"),
+    [("q_bin", 4, "--q-bin"), ("q_b", 32, "--q-b"), ("sum_bits", 8, "sum_bits"), ("rule", "adam", "rule")]
+    + [("batch", size, "--learn-batch") for size in (0, 257)]
+    + [("lr", rate, "--tail-rate") for rate in (0.0, float("nan"))]
+    + [("latent_lr", rate, "--latent-rate") for rate in (-1.0, float("inf"))],
 )
-def test_options_that_cannot_work(field: str, value: object):
+def test_options_that_cannot_work(field: str, value: object, name: str):
     with pytest.raises(UsageError) as error:
         tail_constants(random_tail(SMALL, 1), replace(TailConfig(), **{field: value}))
-    assert field in str(error.value)
+    assert error.value.where == name and name in str(error.value)
 
 
 def test_tails_that_cannot_work():
