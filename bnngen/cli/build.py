@@ -36,7 +36,8 @@ LEARN_OPTIONS = {  # field of LearnConfig -> the option that sets it
     "reject": "reject",
     "projections": "projections", "projection_seed": "projection_seed", "shrinkage": "shrinkage",
     "exact_forget": "exact_forget", "undo": "undo",
-    "tail": "tail", "tail_lr": "tail_rate", "latent_lr": "latent_rate", "q_bin": "q_bin",
+    "tail": "tail", "tail_lr": "tail_rate", "latent_lr": "latent_rate", "tail_noise": "tail_noise",
+    "q_bin": "q_bin",
 }  # fmt: skip
 ACTIVATIONS = {"int8": 8, "int16": 16, "float32": None}
 
@@ -121,6 +122,8 @@ OPTIONS = (
                  show_default=True, help="Learning: step length of the trained blocks' scales, biases and slopes."),
     click.option("--latent-rate", type=click.FloatRange(min=0, min_open=True), default=LearnConfig.latent_lr,
                  show_default=True, help="Learning: mean step of the trained blocks' latent weights, of 1.0."),
+    click.option("--tail-noise", type=click.IntRange(0, 31), default=LearnConfig.tail_noise, show_default=True,
+                 help="Learning with --tail: so many 32nds of a drawn latent's bits are flipped in training."),
     click.option("--q-bin", type=click.Choice(["8", "16"]), default=str(LearnConfig.q_bin), show_default=True,
                  help="Learning: bits of a latent weight."),
 )  # fmt: skip

@@ -23,7 +23,8 @@ from bnngen.continual.twin_generative import GenerativeMemory
 from bnngen.continual.twin_govern import Held, leads
 from bnngen.continual.twin_head import CwrHead
 from bnngen.continual.twin_replay import Pcg32, TwinMemory
-from bnngen.continual.twin_tail import TwinTail
+from bnngen.continual.twin_tail import FULL_RATE, TwinTail
+from bnngen.continual.twin_tail_parts import NOISE_DIGITS, bernoulli, draws
 from bnngen.ir import HeadInput
 from bnngen.lower.learning import LearnConfig
 
@@ -140,11 +141,12 @@ class Twin:
             self._prepare()
         if self.steps_done % self.epoch_steps == 0:
             self._shuffle()
+        flips = self._flips()
         latents, labels = self._minibatch()
         if self.tail is None:
             self.head.train(self.features(latents), labels)
         else:
-            self._train_all(self.tail, latents, labels)
+            self._train_all(self.tail, latents ^ flips, labels)
         self.steps_done += 1
         self.phase = TRAIN if self.steps_done < self.steps_total else DONE
         return MORE if self.phase == TRAIN else OK
@@ -157,7 +159,16 @@ class Twin:
             features.append(tail.replay(latent, True))
             tail.backward(*self.head.feature_gradient(features[-1], label))
         self.head.train(np.array(features), labels)
+        tail.set_rate(floor(Fraction(FULL_RATE * (self.steps_total - self.steps_done), self.steps_total)))
         tail.update(self.random)
+
+    def _flips(self) -> Array:
+        """Return the bits of a minibatch that noise flips, uint32 [batch, words] (6.11)."""
+        config, shape = self.config, (self.config.batch, self.words)
+        if self.tail is None or not config.tail_noise:
+            return np.zeros(shape, np.uint32)
+        words = draws(Pcg32(self.random.next()), shape[0] * shape[1] * NOISE_DIGITS).reshape(*shape, NOISE_DIGITS)
+        return bernoulli(words, config.tail_noise).astype(np.uint32)
 
     def _features(self, latents: Array, trained: bool) -> Array:
         if self.tail is None:

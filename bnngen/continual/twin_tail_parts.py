@@ -20,6 +20,7 @@ VECTOR_BITS, SLOPE_BITS, STEP_BITS, GUARD_BITS = 15, 24, 16, 8
 STREAM_LIMIT = 32767
 VECTOR_LIMIT, SLOPE_LIMIT = STREAM_LIMIT << VECTOR_BITS, 8 << SLOPE_BITS
 SAMPLE_LIMIT = 32767
+NOISE_DIGITS = 5  # binary digits of the share of flipped bits
 PCG_STEP, PCG_ADD = 6364136223846793005, 1442695040888963407
 
 
@@ -145,3 +146,13 @@ def draws(rng: Pcg32, count: int) -> Array:
     turn = old >> np.uint64(59)
     left = (np.uint64(32) - turn) & np.uint64(31)
     return (((mixed >> turn) | (mixed << left)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def bernoulli(words: Array, share: int) -> Array:
+    """Return 32 bits for each row of random words [..., NOISE_DIGITS], each bit 1 with probability share / 32: a digit
+    1 of `share`, lowest first, takes the probability half of the way to 1, a digit 0 half of the way to 0."""
+    chosen = np.zeros_like(words[..., 0])
+    for digit in range(NOISE_DIGITS):
+        word = words[..., digit]
+        chosen = chosen | word if share >> digit & 1 else chosen & word
+    return chosen

@@ -47,7 +47,7 @@ class TailBlockView:
 class TailView:
     """Context `v` of tail.h.j2 and tail.c.j2. arrays: constants to be printed. settings: (C name in bnn_tail_config,
     C expression) in the order of the struct. scale: real value of one unit of the features. dx: offset of
-    bnn_trained.dx; grad_mult, grad_shift: its constants."""
+    bnn_trained.dx; grad_mult, grad_shift, noise: its constants."""
 
     m: str
     M: str
@@ -59,6 +59,7 @@ class TailView:
     dx: int
     grad_mult: int
     grad_shift: int
+    noise: int
 
 
 def tail_config(config: LearnConfig) -> TailConfig:
@@ -98,6 +99,7 @@ def tail_view(m: str, tail: TailProgram, config: LearnConfig, offsets: Mapping[s
         dx=offsets[DX],
         grad_mult=mult,
         grad_shift=shift,
+        noise=config.tail_noise,
     )
 
 

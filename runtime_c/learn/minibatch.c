@@ -72,7 +72,10 @@ bnn_status bnn_minibatch_step(bnn_learner *self)
     }
     for (uint32_t i = 0; i < self->config->batch; i++) {
         uint32_t label;
-        const uint32_t *const latent = pick(self, i, &label);
+        const uint32_t *latent = pick(self, i, &label);
+        if (tail != NULL) {
+            latent = tail->disturb(self, latent);
+        }
         head->learn(self, self->parts.features(self->parts.user, latent), label);
         if (tail != NULL) {
             tail->backward(self);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* trained.c -- between head and tail: the gradient of a sample's loss at the features (docs/numerics.md, 6.11). */
+/* trained.c -- between head and tail: the gradient of a sample's loss at the features, the rate's decay, noise on the latents
+ * (docs/numerics.md, 6.11). */
 #include "bnn/trained.h"
 
 #include "fixed.h"
@@ -34,7 +35,37 @@ static bnn_status restore(bnn_learner *self)
 
 static void clear(bnn_learner *self)
 {
-    bnn_tail_clear(&blocks_of(self)->tail);
+    bnn_trained *const trained = blocks_of(self);
+    bnn_tail_clear(&trained->tail);
+    if (trained->noise != 0) {
+        bnn_random_seed(&trained->flips, bnn_random(&self->state.rng));
+    }
+}
+
+/* 32 bits, each set with probability noise / 32: from the lowest digit of `noise` up, a digit 1 halves the way to 1, a digit 0
+ * the way to 0. */
+static uint32_t flip_mask(uint64_t *rng, uint32_t noise)
+{
+    uint32_t mask = 0;
+    for (uint32_t digit = 0; digit < 5u; digit++) {
+        const uint32_t r = bnn_random(rng);
+        mask = ((noise >> digit) & 1u) != 0 ? mask | r : mask & r;
+    }
+    return mask;
+}
+
+/* The latent itself stays as it is: memory.latent takes the copy, where a generative memory may have drawn it already. */
+static const uint32_t *disturb(bnn_learner *self, const uint32_t *latent)
+{
+    bnn_trained *const trained = blocks_of(self);
+    uint32_t *const copy = self->memory.latent;
+    if (trained->noise == 0) {
+        return latent;
+    }
+    for (uint32_t i = 0; i < self->config->latent_words; i++) {
+        copy[i] = latent[i] ^ flip_mask(&trained->flips, trained->noise);
+    }
+    return copy;
 }
 
 /* The head's `learn` leaves the logit gradient in acc and has its operands in wq. The sum over classes of |gradient| is at
@@ -71,7 +102,10 @@ static void backward(bnn_learner *self)
 
 static void update(bnn_learner *self)
 {
-    bnn_tail_update(&blocks_of(self)->tail, &self->state.rng);
+    bnn_tail *const tail = &blocks_of(self)->tail;
+    const bnn_learn_state *const s = &self->state;
+    bnn_tail_set_rate(tail, (uint32_t)(((uint64_t)(s->steps_total - s->steps_done) << 16) / s->steps_total));
+    bnn_tail_update(tail, &self->state.rng);
 }
 
 static uint32_t items(const bnn_learner *self, bnn_learn_item *list)
@@ -83,4 +117,4 @@ static uint32_t items(const bnn_learner *self, bnn_learn_item *list)
     return n;
 }
 
-const bnn_tail_ops bnn_trained_tail = {init, prepare, commit, restore, clear, backward, update, items};
+const bnn_tail_ops bnn_trained_tail = {init, prepare, commit, restore, clear, disturb, backward, update, items};

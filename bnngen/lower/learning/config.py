@@ -21,7 +21,8 @@ class LearnConfig:
     latents of the present and of past experiences; replay 0: no replay memory. policy: a name of memory.POLICIES.
     components: of a class, in a generative memory, whose `replay` is the number of samples that it stands for.
     tail: how many residual blocks in front of the features are trained too, 0: none; tail_lr, latent_lr: step lengths
-    of their vectors and of their latent weights, which have q_bin bits (section 6).
+    of their vectors and of their latent weights, which have q_bin bits; tail_noise: 32nds of a drawn latent's bits that
+    are flipped while they train (section 6).
     hold_every: in an experience, every so manyth sample of a class is held back, 0: none; hold, hold_new: slots for
     held-back latents of past experiences and of the present one. accept_drop, accept_least, accept_new: the rule by
     which an experience is taken over, in percentage points and percent. reject: percent of known samples that the
@@ -46,8 +47,9 @@ class LearnConfig:
     policy: str = "balanced"
     components: int = 4
     tail: int = 0
-    tail_lr: float = 0.05
+    tail_lr: float = 0.03
     latent_lr: float = 0.0005
+    tail_noise: int = 0
     q_bin: int = 8
     hold_every: int = 0
     hold: int = 100

@@ -208,6 +208,7 @@ typedef struct {
     void (*commit)(bnn_learner *self);   /* what was trained answers from now on */
     bnn_status (*restore)(bnn_learner *self); /* items were written from outside; BNN_E_FORMAT: not those of a tail */
     void (*clear)(bnn_learner *self);    /* start of a minibatch */
+    const uint32_t *(*disturb)(bnn_learner *self, const uint32_t *latent); /* what to train on instead of a drawn latent */
     void (*backward)(bnn_learner *self); /* of one sample */
     void (*update)(bnn_learner *self);   /* after the head's */
     uint32_t (*items)(const bnn_learner *self, bnn_learn_item *items);

@@ -10,12 +10,14 @@
 extern "C" {
 #endif
 
-/* What `blocks` of bnn_learn_parts points to. The owner sets all fields, `tail` by bnn_tail_init. */
+/* What `blocks` of bnn_learn_parts points to. The owner sets all fields but `flips`, `tail` by bnn_tail_init. */
 typedef struct {
     bnn_tail tail;
     int32_t *dx;       /* [features] gradient at the features, used only inside one call */
     int32_t grad_mult; /* 1 / (F * L) with 15 bits */
     int32_t grad_shift;
+    uint32_t noise; /* 32nds of a drawn latent's bits that are flipped in training, below 32 */
+    uint64_t flips; /* generator of those flips, seeded anew for each minibatch */
 } bnn_trained;
 
 extern const bnn_tail_ops bnn_trained_tail;
