@@ -13,7 +13,11 @@ typedef struct {
 
 __attribute__((section(".vectors"), used)) static const vector_table vectors = {&stack_top, {reset}};
 
-static uint64_t memory[11000]; /* 86 KiB */
+#ifndef HARNESS_WORDS
+#define HARNESS_WORDS 11000 /* 86 KiB */
+#endif
+
+static uint64_t memory[HARNESS_WORDS];
 static size_t used;
 
 static int semihost(int call, const void *argument)
