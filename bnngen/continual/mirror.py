@@ -118,7 +118,7 @@ class TwinMirror:
         path = self.path
         tail = TwinTail(*self.tail) if self.tail else None
         scale = 2.0**-tail.numbers.x if tail else path.feature_scale
-        head = replace(path.head, map=path.head.linear) if tail else path.head  # docs/numerics.md, 6.11
+        head = replace(path.head, map=None) if tail else path.head  # docs/numerics.md, 6.11
         self.twin = Twin(head, scale, path.sizes, self.config, path.unpack, seed, tail)
 
     def learn_init(self, seed: int) -> None:

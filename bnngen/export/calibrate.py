@@ -128,19 +128,17 @@ def levels_beside(rows: np.ndarray, threshold: np.ndarray) -> Levels:
     return Levels(threshold, np.minimum(low, threshold - least), high)
 
 
-def head_map(features: np.ndarray, root: bool = True) -> dict[str, Any]:
+def head_map(features: np.ndarray) -> dict[str, Any]:
     """Return the metadata of what the learned head reads: roots of the features, less their mean (numerics.md, 5.1).
 
     features: float32 [images, features]. The root evens out channels of different size, the mean takes away what all
     classes have in common; both are known before deployment. The range leaves out one value in a thousand.
-    Without root it is the features themselves, less their mean.
     """
-    read = features.astype(np.float64)
-    read = signed_root(read) if root else read
-    mean = read.mean(axis=0)
-    lo, hi = np.quantile(read - mean, HEAD_QUANTILES)
+    roots = signed_root(features.astype(np.float64))
+    mean = roots.mean(axis=0)
+    lo, hi = np.quantile(roots - mean, HEAD_QUANTILES)
     lo, hi = (min(lo, 0.0), max(hi, 0.0)) if lo < hi else (-1.0, 1.0)
-    return {"root": root, "mean": mean.tolist(), "lo": float(lo), "hi": float(hi)}
+    return {"root": True, "mean": mean.tolist(), "lo": float(lo), "hi": float(hi)}
 
 
 def signed_root(values: np.ndarray) -> np.ndarray:

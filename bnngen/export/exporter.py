@@ -166,7 +166,6 @@ def _learning(graph: ExportedGraph, cut: str | None, seen: Observation, capacity
             "hi": hi,
             "capacity": capacity,
             "map": head_map(seen.features),
-            **({} if cut == graph.features else {"linear": head_map(seen.features, root=False)}),
         },
     }
 

@@ -91,9 +91,9 @@ def _latent(data: Any) -> Latent:
 def _head(data: Any) -> HeadInput:
     if not isinstance(data, dict):
         raise _wrong("head is not an object")
-    maps = [_head_map(data[key]) if data.get(key) is not None else None for key in ("map", "linear")]
+    mapped = _head_map(data["map"]) if data.get("map") is not None else None
     place = _get(data, "tensor", str), _number(data, "lo"), _number(data, "hi"), _get(data, "capacity", int)
-    return HeadInput(*place, *maps)
+    return HeadInput(*place, mapped)
 
 
 def _head_map(data: Any) -> HeadMap:

@@ -39,14 +39,13 @@ class HeadMap:
 @dataclass(frozen=True)
 class HeadInput:
     """Where the learned head is attached: the feature tensor, its calibrated range, most classes; map None: it reads
-    the features as they are. linear: a map without roots, which a head in front of trained blocks reads instead."""
+    the features as they are."""
 
     tensor: str
     lo: float
     hi: float
     capacity: int
     map: HeadMap | None = None
-    linear: HeadMap | None = None
 
 
 @dataclass(frozen=True)

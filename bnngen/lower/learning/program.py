@@ -101,9 +101,8 @@ def learning_constants(graph: ir.Graph, config: LearnConfig, tail: TailProgram |
     sizes = _sizes(graph, config)
     if tail is not None:
         require(_tail_rules(config))
-        plain = graph.meta.head.linear or graph.meta.head  # the gradient goes through no root
-        sizes = replace(sizes, lo=plain.lo, hi=plain.hi, map=graph.meta.head.linear)
-        sizes = replace(sizes, scale=tail.feature_scale, stream_type="s16")
+        plain = graph.meta.head  # features that move have no fixed mean, and the gradient goes through no root
+        sizes = replace(sizes, lo=plain.lo, hi=plain.hi, map=None, scale=tail.feature_scale, stream_type="s16")
     require(_rules(sizes))
     head = HEADS[config.head](sizes)
     replay = POLICIES[config.policy](sizes) if config.replay and not head.observes else None
