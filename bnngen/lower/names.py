@@ -50,13 +50,14 @@ KEYWORDS = _words(
 # What follows bnn_ or BNN_, up to the next underscore, in the runtime and in what surrounds a model.
 RUNTIME_WORDS = _words(
     """
-    add affine align apb1 apb2 append assert avgpool bchannels bconcat bconv2d bflatten binarize
-    bitplanes bits bmaxpool bnn box bss channels clamp cm4 cmd concat conv conv2d count crc32 data
-    dense depthwise e element encode f32 fault features flash float frame gather get head high hsi inline isqrt kernel
-    latent learn learner load lookup map max maxpool min more move mul narrow neon octet ok outline
-    piecewise pll pool popcount32 port protocol quad quantize random replay requantize round runtime
-    s16 s8 scores server smlad softmax stack static status steps stm32f4 store sxtb16 thermometer
-    trace uart unpack wide window word words x64
+    accepted add affine align apb1 apb2 append assert avgpool bchannels bconcat bconv2d bflatten binarize
+    bitplanes bits bmaxpool bnn box bss channels cholesky clamp class cm4 cmd concat conv conv2d cortexm
+    count crc32 data dense depthwise e element encode f32 fault features flash float floor frame gather get
+    govern governed head high hsi inline isqrt isqrt32 kernel latent learn learner load lookup map max
+    maxpool mean min minibatch more move mul narrow neon octet ok operands outline piecewise pll pool
+    popcount32 port protocol quad quantize random refused replay requantize round rows runtime s16 s8 scores
+    server smlad softmax stack static status steps stm32f4 stm32h7 store sum sums sxtb16 tail thermometer
+    trace trained triangle uart unpack verdict wide window word words x64
     """
 )
 

@@ -80,8 +80,9 @@ def test_data_that_do_not_exist(bnngen):
     bnngen("train", "--data", "nowhere.npz").refused("nowhere.npz")
 
 
-def test_a_replay_memory_of_size_zero(digits):
-    digits("build", "--replay", "0").refused("--replay 0")
+def test_replay_memories_that_cannot_be(digits):
+    digits("build", "--replay", "-1").refused("--replay -1")
+    digits("build", "--replay", "65536").refused("--replay 65536", "16 bits")
 
 
 def test_a_replay_memory_larger_than_the_ram(digits):
