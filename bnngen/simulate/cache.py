@@ -78,7 +78,7 @@ def cached(folder: Path, tensors: Tensors, part: Part, how: Computing) -> Path:
     path = place / f"{part.split}.npy"
     place.mkdir(parents=True, exist_ok=True)
     with alone(place / f"{part.split}.lock"):
-        if not _has_shape(path, (len(part.images), tensors.bytes)):
+        if not has_shape(path, (len(part.images), tensors.bytes)):
             _fill(place, tensors, part, how)
             (place / "about.json").write_text(json.dumps(tensors.identity, indent=1, sort_keys=True) + "\n")
     return path
@@ -122,13 +122,13 @@ def _fill(place: Path, tensors: Tensors, part: Part, how: Computing) -> None:
 def _fits(partial: Path, marks: Path, shape: tuple[int, int], chunks: int) -> bool:
     """True where an earlier command has left a part of the same tensors."""
     try:
-        return _has_shape(partial, shape) and marks.stat().st_size == chunks
+        return has_shape(partial, shape) and marks.stat().st_size == chunks
     except OSError:
         return False
 
 
-def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
-    """True where the file is a whole array of these tensors: not missing, empty, cut off, or something else."""
+def has_shape(path: Path, shape: tuple[int, ...]) -> bool:
+    """True where the file is a whole uint8 array of this shape: not missing, empty, cut off, or something else."""
     try:
         found = np.load(path, mmap_mode="r")
         return isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == shape

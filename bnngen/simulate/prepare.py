@@ -22,7 +22,7 @@ from bnngen.device.compile import open_build
 from bnngen.device.session import connect
 from bnngen.errors import DataError, UsageError
 from bnngen.pipeline import BuildOptions
-from bnngen.simulate.cache import Computing, Part, Tensors, cached
+from bnngen.simulate.cache import Computing, Part, Tensors, alone, cached, has_shape
 from bnngen.simulate.config import CUT, FEATURES, PIXELS, Inputs, Reference, Run
 from bnngen.simulate.learners import setting_of
 from bnngen.simulate.programs import BuiltProgram, build_program
@@ -153,14 +153,15 @@ class Preparation:
         """Keep the pixels as a plain .npy file, which jobs map into memory."""
         path = self.where.cache / f"pixels-{data.sha256[:24]}-{data.shape[0]}x{data.shape[1]}" / f"{split}.npy"
         images = getattr(data, f"x_{split}")
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            out = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(images), *data.shape))
-            for start in range(0, len(images), 1000):
-                out[start : start + 1000] = images[start : start + 1000]
-            out.flush()
-            partial.rename(path)
+        shape = (len(images), *data.shape)
+        with alone(path.with_suffix(".lock")):
+            if not has_shape(path, shape):
+                partial = path.with_suffix(".partial")
+                out = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+                for start in range(0, len(images), 1000):
+                    out[start : start + 1000] = images[start : start + 1000]
+                out.flush()
+                partial.rename(path)
         return str(path.resolve())
 
     def _pretraining(self, built: BuiltProgram) -> str | None:
@@ -195,7 +196,7 @@ class Preparation:
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         path = self.where.out / "inputs" / f"{digest.hexdigest()[:16]}.npz"
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != content.getvalue():  # missing or damaged
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
             partial.write_bytes(content.getvalue())

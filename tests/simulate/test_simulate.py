@@ -83,13 +83,15 @@ def test_the_same_command_again_learns_nothing_anew(bnngen, folder, cut):
 
 
 def test_a_job_that_was_stopped_goes_on(bnngen, folder, cut):
-    """Three experiences of seed 1 are there, a fourth was being written."""
+    """Three experiences of seed 1 are there, a fourth was being written; the file of labels was damaged meanwhile."""
     wanted = documents(folder / "cut")
     path = next((folder / "cut").glob("seeds/*/1.json"))
     rows = json.loads(path.read_text(encoding="utf-8"))["experiences"]
     kept = [row | {"test_seconds": 1234.0} for row in rows[:3]]
     path.with_suffix(".part").write_text("".join(json.dumps(row) + "\n" for row in kept) + '{"exp', encoding="utf-8")
     path.unlink()
+    labels = next((folder / "cut" / "inputs").glob("*.npz"))
+    labels.write_bytes(labels.read_bytes()[:100])
     good(bnngen(*MODEL, *SMALL, "-o", "cut"))
     assert documents(folder / "cut") == wanted
     again = json.loads(path.read_text(encoding="utf-8"))["experiences"]
