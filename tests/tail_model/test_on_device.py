@@ -29,7 +29,7 @@ CASES = {  # name -> backbone, blocks, options
     "quicknet": ("quicknet-nano-s", 1, {}),
     "reactnet": ("reactnet-nano", 2, {"q_bin": 16, "head": "cwr+"}),
     "governed": ("quicknet-nano-s", 1, {"hold_every": 4, "hold": 6, "hold_new": 4, "q_b": 8}),
-    "noise": ("quicknet-nano-s", 1, {"tail_noise": 3}),
+    "no noise": ("quicknet-nano-s", 1, {"tail_noise": 0}),
     "noise on drawn latents": ("quicknet-nano-s", 1, {"tail_noise": 13, "policy": "generative", "components": 2}),
 }
 

@@ -49,7 +49,7 @@ class LearnConfig:
     tail: int = 0
     tail_lr: float = 0.03
     latent_lr: float = 0.0005
-    tail_noise: int = 0
+    tail_noise: int = 3
     q_bin: int = 8
     hold_every: int = 0
     hold: int = 100
