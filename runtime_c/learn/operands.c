@@ -11,11 +11,12 @@ static int32_t stream_value(const bnn_learn_config *config, const void *stream, 
 int32_t bnn_head_value(const bnn_learn_config *config, const void *stream, uint32_t d)
 {
     const int32_t q = stream_value(config, stream, d);
+    int32_t root;
     if (config->x_root == 0) {
         return q;
     }
-    /* |q| <= 2^15, so its square root with 8 fraction bits is at most 46340 */
-    return q < 0 ? -(int32_t)bnn_isqrt32((uint32_t)-q << 16) : (int32_t)bnn_isqrt32((uint32_t)q << 16);
+    root = (int32_t)bnn_isqrt32((uint32_t)(q < 0 ? -q : q) << 16); /* |q| <= 2^15: at most 46340, 8 fraction bits */
+    return q < 0 ? -root : root;
 }
 
 /* The rounding half enters as the start of the product's sum. */

@@ -112,7 +112,7 @@ static int inside(const int32_t *values, uint32_t count, int32_t limit)
     return fit;
 }
 
-/* Vectors within the limits on which the bounds of all arithmetic rest. Latents can be anything: only their signs count. */
+/* Vectors are within the limits on which the bounds of the arithmetic rest. Latents may be any: their signs count. */
 static int vectors_fit(const bnn_tail_config *config, const int32_t *vectors)
 {
     int fit = 1;

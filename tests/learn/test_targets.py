@@ -18,7 +18,7 @@ CORTEX_M4 = ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-O2"]
 # What a default build links.
 USUAL = ("head_cwr16", "learner", "minibatch", "operands", "replay_stored", "softmax", "store")
 WITH_FLOATS = ("head_float",)  # the only files whose arithmetic a soft-float core takes from the compiler's library
-CODE_LIMIT = {"-Os": 6 * 1024, "-O2": 7680}
+CODE_LIMIT = {"-Os": 6 * 1024, "-O2": 7936}  # roots that heads read included
 PARTS = [{}, {"q_b": 32, "policy": "random"}, {"head": "float32", "policy": "generative"}]
 PARTS += [{"head": "lda", "projections": 9}, {"head": "ridge", "projections": 0, "undo": False}, {"head": "mean"}]
 
