@@ -52,6 +52,13 @@ class OrAuto(click.ParamType):
         return None if value in (None, "auto") else self.kind.convert(value, param, ctx)
 
 
+class Policy(click.Choice):
+    """A policy of the replay memory; balanced is also known as class-balanced."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        return super().convert("balanced" if value == "class-balanced" else value, param, ctx)
+
+
 OPTIONS = (
     click.option("--kernels", type=click.Choice(["auto", "ref"]), default="auto", show_default=True,
                  help="ref: the reference kernels, the first tool for any wrong result."),
@@ -68,9 +75,10 @@ OPTIONS = (
                  help="Learning: slots of the 1-bit replay memory; 0: none."),
     click.option("--buffer", type=int, default=LearnConfig.buffer, show_default=True,
                  help="Learning: slots for new latents of one experience."),
-    click.option("--policy", type=click.Choice(list(POLICIES)), default=LearnConfig.policy, show_default=True,
-                 help="Learning: what the replay memory keeps; balanced: as many samples of each class; random: any; "
-                 "generative: no samples, but a model of each class that stands for --replay of them."),
+    click.option("--policy", type=Policy(list(POLICIES)), default=LearnConfig.policy, show_default=True,
+                 help="Learning: what the replay memory keeps; balanced, or class-balanced: as many samples of each "
+                 "class; random: any; generative: no samples, but a model of each class that stands for --replay "
+                 "of them."),
     click.option("--components", type=click.IntRange(1, 16), default=LearnConfig.components, show_default=True,
                  help="Learning: components of a class in a generative memory."),
     click.option("--learn-batch", type=click.IntRange(1, 256), default=LearnConfig.batch, show_default=True,

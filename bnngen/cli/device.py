@@ -38,7 +38,7 @@ from bnngen.pipeline import Compiled, project_folder
 from bnngen.targets import load_target
 
 ALL_CLASSES, MOST_FREQUENT = 20, 10  # of up to 20 classes all are counted out, of more the ten most frequent
-FIRST = 10  # images of a data set that `run` prints a row for
+FIRST = learning.FIRST
 DATA = "Images: digits, cifar10, cifar100, fashion_mnist, FILE.npz, or a FOLDER of images per class."
 
 WHERE = (
@@ -83,6 +83,10 @@ def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: st
             "run takes image files, or --data DATA, one of the two", where="bnngen run", fix="bnngen run --data digits"
         )
     compiled, built, _ = make(find_model(model, ".onnx", "bnngen export"), load_target(target), options_from(values))
+    if values["load_state"] is not None:
+        asked = _asked_of_files(compiled, images) if data is None else learning.asked_of(compiled, data, limit)
+        learning.classify(compiled, built, where_from(values), values["load_state"], asked)
+        return
     labels = None
     if data is None:
         names, pixels = [str(path) for path in images], load_images(images, compiled.program.image)
@@ -91,16 +95,17 @@ def run(images: tuple[Path, ...], data: str | None, limit: int | None, model: st
         count = min(limit or len(pixels), len(pixels))
         chosen = np.arange(count) * len(pixels) // count
         names, pixels, labels = [f"{i}" for i in chosen], pixels[chosen], None if labels is None else labels[chosen]
-    if values["load_state"] is not None:
-        images_by_name = dict(zip(names, pixels, strict=True))
-        learning.classify(compiled, built, where_from(values), values["load_state"], images_by_name)
-        return
     with connect(built, where_from(values)) as client, progress() as report:
         scores = checks.device_stage(built.target.name, client, pixels, report).scores
     shown = len(names) if data is None else FIRST
     _print_classes(compiled, names[:shown], scores, labels)
     if data is not None:
         _print_totals(compiled, scores, labels)
+
+
+def _asked_of_files(compiled: Compiled, paths: tuple[Path, ...]) -> learning.Asked:
+    names, pixels = [str(path) for path in paths], load_images(paths, compiled.program.image)
+    return learning.Asked(dict(zip(names, pixels, strict=True)), compiled.graph.meta.classes)
 
 
 def _print_classes(compiled: Compiled, images: list[str], scores: np.ndarray, labels: np.ndarray | None) -> None:
@@ -210,6 +215,8 @@ def test_images(
 def learn(model: str, target: str, **values: Any) -> None:
     """Show the target new classes, let it learn them there, and measure after each experience."""
     learning.check_picture(values["out"])
+    if values["save_state"] is not None:
+        learning.check_writable(values["save_state"], "--save-state")
     options = options_from(values)
     if options.float32:
         raise UsageError(

@@ -26,6 +26,8 @@ from bnngen.lower.learning import HEADS
 from bnngen.pipeline import Compiled
 from bnngen.session import Course, Outcome, run_session
 
+FIRST = 10  # images of a data set that `run` prints a row for
+
 
 @dataclass(frozen=True)
 class Request:
@@ -71,7 +73,7 @@ def make_stream(compiled: Compiled, request: Request) -> Stream:
     return Stream(data, new_classes(data, plan), test_images(data, order, request.test_limit, request.seed))
 
 
-def check_head(real: ir.Graph) -> None:
+def check_head(real: ir.Graph, command: str = "bnngen learn") -> None:
     """Raise UsageError for a float graph without a learned head: nothing needs to be built to see that."""
     if real.meta.head is not None:
         return
@@ -81,7 +83,7 @@ def check_head(real: ir.Graph) -> None:
     else:
         why = "a learned head takes the place of a last Dense on real-valued features; the model does not end in one"
         fix = "end the model in Dense(classes), and train and export it again"
-    raise UsageError(f"{real.meta.name} has no learned head", where="bnngen learn", why=why, fix=fix)
+    raise UsageError(f"{real.meta.name} has no learned head", where=command, why=why, fix=fix)
 
 
 def _check_capacity(order: Sequence[int], compiled: Compiled) -> None:
@@ -89,6 +91,7 @@ def _check_capacity(order: Sequence[int], compiled: Compiled) -> None:
     if max(order, default=0) >= capacity:
         raise DataError(
             f"the learned head holds {capacity} classes, the stream has class {max(order)}",
+            where="--data, --order",
             why="the capacity is fixed at export; classes are counted from 0",
             fix="name fewer classes with --order, or export again with a larger --capacity",
         )
@@ -113,16 +116,21 @@ def check_picture(path: Path | None) -> None:
         return
     if path.suffix != ".png" or path.is_dir():
         raise UsageError(f"{path} is no name for the picture", where="-o", why="it is a PNG file", fix="-o NAME.png")
+    check_writable(path, "-o")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise UsageError for a file that could not be written at the end of a long session."""
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"there is no folder for {path}", where="-o", fix=f"mkdir -p {path.parent}")
+        raise UsageError(f"there is no folder for {path}", where=option, fix=f"mkdir -p {path.parent}")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written", where="-o", why=error.strerror or str(error), fix="choose a folder of your own"
-        ) from error
+        why = error.strerror or str(error)
+        fix = "choose a folder of your own"
+        raise UsageError(f"{path} cannot be written", where=option, why=why, fix=fix) from error
 
 
 def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) -> list[Outcome]:
@@ -154,7 +162,7 @@ def run(compiled: Compiled, built: BuildResult, where: Where, request: Request) 
     if request.as_json:
         print_json(_document(compiled, stream, outcomes, comparison))
         return outcomes
-    _report(outcomes, stream, comparison)
+    _report(outcomes, stream, comparison, _method(compiled))
     if mirror is not None:
         say(
             f"the NumPy twin held the same learned state, byte for byte, after every start, step and end "
@@ -211,33 +219,75 @@ def _to_merge(compiled: Compiled, path: Path | None) -> LearnedState | None:
     return other
 
 
-def classify(compiled: Compiled, built: BuildResult, where: Where, path: Path, images: dict[str, np.ndarray]) -> None:
-    """Print what the learned head says of images (uint8 [H, W, C], by name), from a state that a session has saved."""
+@dataclass(frozen=True)
+class Asked:
+    """Images (uint8 [H, W, C]) by name, names of the classes, and the right classes where they are known."""
+
+    images: dict[str, np.ndarray]
+    classes: Sequence[str]
+    labels: Sequence[int] | None = None
+
+
+def asked_of(compiled: Compiled, spec: str, limit: int | None) -> Asked:
+    """Return the test images of a data set, of all classes that the learned head has room for."""
+    data = fit_data(load_data(spec), compiled.program.image)
+    rows = np.flatnonzero(data.y_test < compiled.learning.capacity) if compiled.learning else np.arange(0)
+    chosen = rows[np.arange(count := min(limit or len(rows), len(rows))) * len(rows) // max(count, 1)]
+    return Asked({f"{i}": data.x_test[i] for i in chosen}, data.classes, [int(y) for y in data.y_test[chosen]])
+
+
+def classify(compiled: Compiled, built: BuildResult, where: Where, path: Path, asked: Asked) -> None:
+    """Print what the learned head says of images, from a state that a session has saved."""
     if compiled.learning is None:
         raise UsageError("this model has no learned head", where="--load-state", fix="leave --load-state out")
     state = read_state(path)
     check_fits(state, compiled.learning, compiled.program.model_hash, str(path))
-    classes = compiled.graph.meta.classes
-    rows = []
-    with connect(built, where) as client:
+    answers = []
+    with connect(built, where) as client, progress() as report:
         client.learn_init(0)
         load_state(client, state)
-        for name, image in images.items():
-            label = client.decide(image)
-            known = classes[label] if label < len(classes) else f"class {label}"
-            rows.append((name, "unknown" if label < 0 else known))
-    table(["image", "class"], rows)
+        for done, image in enumerate(asked.images.values(), 1):
+            answers.append(client.decide(image))
+            report("classify", done, len(asked.images))
+    _print_answers(asked, answers)
+
+
+def _print_answers(asked: Asked, answers: list[int]) -> None:
+    def name(label: int) -> str:
+        known = asked.classes[label] if label < len(asked.classes) else f"class {label}"
+        return "unknown" if label < 0 else known
+
+    if asked.labels is None:
+        table(["image", "class"], list(zip(asked.images, map(name, answers), strict=True)))
+        return
+    rows = list(zip(asked.images, map(name, answers), map(name, asked.labels), strict=True))
+    table(["image", "class", "right"], rows[:FIRST])
+    right = sum(a == b for a, b in zip(answers, asked.labels, strict=True))
+    unknown = f"; {answers.count(-1)} taken for unknown" if -1 in answers else ""
+    say(f"accuracy of the learned head: {right / max(len(answers), 1):.2%} of {len(answers)} test images{unknown}")
 
 
 def _introduce(compiled: Compiled, stream: Stream, built: BuildResult) -> None:
     meta, learn = compiled.graph.meta, compiled.learning.config
     names = ", ".join(meta.classes[i] for i in meta.trained_classes[:12])
     more = " ..." if len(meta.trained_classes) > 12 else ""
-    frozen = f"its last {learn.tail} blocks learn too" if learn.tail else "is frozen"
+    learning = "block learns" if learn.tail == 1 else f"{learn.tail} blocks learn"
+    frozen = f"its last {learning} too" if learn.tail else "is frozen"
     trained_on = meta.source.get("data") or "other data"
     say(f"{built.target.board.title}: the backbone was trained on {trained_on}, classes {names}{more}, and {frozen}")
     say(f"  {_how(compiled)}")
     say(f"  {len(stream.experiences)} experiences of {stream.data.name}; test set {len(stream.test[1])} images")
+
+
+def _method(compiled: Compiled) -> str:
+    """Return what learns on the target, in a few words."""
+    learn = compiled.learning.config
+    if HEADS[learn.head] is HEADS["lda"]:
+        return learn.head
+    name = {"cwr": "CWR*", "cwr+": "CWR+", "sgd": "SGD", "float32": "CWR* float32"}[learn.head]
+    widths = "" if learn.head == "float32" else f" {learn.q_f}/{learn.q_b}"
+    replay = f"1-bit replay ({learn.policy})" if learn.replay else "no replay"
+    return f"{name}{widths}, {replay}" + (f", tail {learn.tail}" if learn.tail else "")
 
 
 def _how(compiled: Compiled) -> str:
@@ -245,19 +295,22 @@ def _how(compiled: Compiled) -> str:
     learn = compiled.learning.config
     if HEADS[learn.head] is HEADS["lda"]:
         return f"head {learn.head}: sums of every image, seen once; no replay memory"
-    replay = f"{learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy})"
+    replay = f"memory {learn.replay} x {4 * compiled.program.latent_words} bytes ({learn.policy})"
     if learn.policy == "generative":
-        replay = f"of {learn.components} components a class (generative) for {learn.replay} samples"
+        replay = f"memory of {learn.components} components a class (generative) for {learn.replay} samples"
+    if not learn.replay:
+        replay = "memory: none"
     mix = f"{learn.new_per_batch} new" if learn.new_per_batch else "new and old by their classes"
     course = f"batch {learn.batch} ({mix}), {learn.epochs} epochs, rate {learn.lr:g}"
-    return f"head {learn.head}, replay memory {replay}, buffer {learn.buffer}, {course}"
+    return f"head {learn.head}, replay {replay}, buffer {learn.buffer}, {course}"
 
 
 def _names(stream: Stream, classes: Sequence[int]) -> str:
     return ", ".join(stream.data.classes[c] for c in classes)
 
 
-def _report(outcomes: list[Outcome], stream: Stream, comparison: Comparison | None) -> None:
+def _report(outcomes: list[Outcome], stream: Stream, comparison: Comparison | None, method: str) -> None:
+    judged = any(_is_judged(o) for o in outcomes)
     rows = [
         (
             o.experience if o.event == "learned" else o.event,
@@ -266,35 +319,37 @@ def _report(outcomes: list[Outcome], stream: Stream, comparison: Comparison | No
             o.steps,
             f"{o.accuracy_seen:.2%}",
             f"{o.accuracy_all:.2%}",
-            *_judgement(o, outcomes[0]),
+            *_judgement(o, judged),
         )
         for o in outcomes
     ]
     columns = ["", "new classes", "shown", "steps", "accuracy, classes seen", "all classes"]
-    if _is_judged(outcomes[0]):
+    if judged:
         columns.append("held-back samples")
-    if outcomes[0].rejected:
+    if any(o.rejected for o in outcomes):
         columns.append("taken for unknown")
     table(columns, rows, (2, 3, 4, 5))
     if comparison is not None:
         say()
-        rows = [("on the target: CWR* 8/16, 1-bit replay", f"{outcomes[-1].accuracy_seen:.2%}")]
+        rows = [(f"on the target: {method}", f"{outcomes[-1].accuracy_seen:.2%}")]
         rows += [(name, f"{curve[-1]:.2%}") for name, curve in comparison.items()]
         table(["after the last experience", "accuracy, classes seen"], rows, (1,))
 
 
 def _is_judged(outcome: Outcome) -> bool:
-    return outcome.verdict.get("outcome", "not judged") != "not judged"
+    """True where held-back samples had a say: without any, the device takes every experience over."""
+    counts = outcome.verdict
+    return counts.get("outcome", "not judged") != "not judged" and counts["new"] + counts["known"] > 0
 
 
-def _judgement(outcome: Outcome, first: Outcome) -> list[str]:
+def _judgement(outcome: Outcome, judged: bool) -> list[str]:
     """Return the cells that governed learning adds to a row: verdict and counts, shares taken for unknown."""
     cells = []
-    if _is_judged(first):
+    if judged:
         v = outcome.verdict
         known = f", known {v['before']} -> {v['after']} of {v['known']}" if v and v["known"] else ""
         cells.append(f"{v['outcome']}; new {v['new_right']} of {v['new']}{known}" if v else "")
-    if first.rejected:
+    if outcome.rejected:
         cells.append(", ".join(f"{share:.0%} of {name}" for name, share in outcome.rejected.items()))
     return cells
 

@@ -93,7 +93,7 @@ def _asked(setting: Setting, capacity: int | None) -> tuple[Path, BuildOptions]:
             fix="leave --activations out, or give int8 or int16",
         )
     path = find_model(setting.model, ".onnx", "bnngen export")
-    check_head(load_onnx(path))
+    check_head(load_onnx(path), "bnngen simulate")
     if capacity is not None:
         options = replace(options, learn=replace(options.learn, capacity=capacity))
     return path, options

@@ -102,7 +102,7 @@ OWN = (
 
 def simulate_options(function: Callable) -> Callable:
     """Add all options of the command."""
-    for option in reversed(list(parameters().values())):
+    for option in parameters().values():  # last first, as decorators are applied
         function.__dict__.setdefault("__click_params__", []).append(widened(option))
     for decorator in reversed(OWN):
         function = decorator(function)

@@ -48,9 +48,14 @@ def print_table(experiment: Experiment, summary: Sequence[dict]) -> None:
     kept = [i for i, name in enumerate(columns) if len(summary) > 1 or name != "difference"]
     table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], range(1, len(kept)))
     count = len(experiment.seeds)
-    say(f"after the last experience; mean over {count} seeds" + (", 95 % confidence interval" if count > 1 else ""))
+    spread = f"mean over {_seeds(count)}, 95 % confidence interval" if count > 1 else _seeds(count)
+    say(f"after the last experience; {spread}")
     if len(summary) > 1:
         say(f"difference: to {experiment.baseline!r}, seed by seed, all classes, in points")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seeds" if count > 1 else "one seed"
 
 
 def _percent(mean: float | None, width: float | None, sign: str = "") -> str:
@@ -62,7 +67,7 @@ def _percent(mean: float | None, width: float | None, sign: str = "") -> str:
 
 def draw(experiment: Experiment, results: dict[str, list[dict]], summary: list[dict], names: list[str]) -> list[Path]:
     """Draw accuracies and forgetting over the experiences, a confusion matrix per run, and accuracy against memory."""
-    out, title = experiment.out, f"{experiment.scenario.name}, {len(experiment.seeds)} seeds"
+    out, title = experiment.out, f"{experiment.scenario.name}, {_seeds(len(experiment.seeds))}"
     pictures = []
     for key, what, file in CURVES:
         curves = {name: curve for name, found in results.items() if (curve := _curve(found, key))[0]}

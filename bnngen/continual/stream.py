@@ -95,5 +95,8 @@ def _check(data: Dataset, plan: NewClasses) -> None:
     empty = [c for c in plan.order if not np.any(data.y_train == c)]
     if empty:
         raise UsageError(
-            f"class {empty[0]} has no training image", where=data.name, fix="leave it out of the order"
+            f"class {empty[0]} has no training image",
+            where=data.name,
+            why="an experience shows each of its classes",
+            fix="leave it out of the order",
         )

@@ -11,6 +11,7 @@ import numpy as np
 from bnngen.report.picture import save_png
 
 MOST_NAMES = 25  # classes of a confusion matrix that are named
+WIDE = 4  # memories further apart than this factor are drawn on a log axis
 Curve = tuple[Sequence[int], Sequence[float], Sequence[float]]  # experiences, means, standard deviations
 
 
@@ -28,7 +29,8 @@ def plot_curves(curves: Mapping[str, Curve], what: str, title: str, path: Path) 
         mark = "o" if len(places) <= 20 else ""
         (line,) = axes.plot(places, middle, marker=mark, markersize=3.5, label=name)
         axes.fill_between(places, middle - width, middle + width, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set_xlabel("experience; band: standard deviation over the seeds")
+    several = any(any(widths) for _, _, widths in curves.values())
+    axes.set_xlabel("experience" + ("; band: standard deviation over the seeds" if several else ""))
     axes.set_ylabel(f"{what} [%]")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
@@ -75,7 +77,8 @@ def plot_memory(rows: Sequence[Mapping[str, object]], title: str, path: Path) ->
             axes.errorbar(*place, 100 * float(row["final_accuracy_ci95"] or 0), marker="o", markersize=4, capsize=2,
                           linestyle="", label=str(row["run"]))
         axes.plot(*zip(*front(points), strict=True), color="grey", linewidth=0.8, linestyle="--", zorder=0)
-        axes.set_xscale("log", base=2)
+        if points[-1][0] > WIDE * points[0][0]:  # a log axis of less than an octave has hardly a tick
+            axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)

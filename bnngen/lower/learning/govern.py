@@ -47,7 +47,7 @@ def _calibrating(sizes: Sizes, stored: bool, buffered: bool) -> tuple[int, int, 
 def _rules(sizes: Sizes, calibrates: bool) -> list[Rule]:
     config = sizes.config
     slots = "slots are numbered in 16 bits"
-    known = "only what the device has seen can say how far apart its scores are: hold samples back"
+    known = "only what the device has seen can say how far apart its scores are: hold samples back, --hold-every 5"
     return [
         (
             config.hold_every == 0 or 2 <= config.hold_every <= 65535,
