@@ -80,7 +80,8 @@ class Held:
         n = self.kept.filled
         self.judged = self.known + self.filled
         if self.judged:
-            right = scores(latents).argmax(axis=1) == labels
+            found = scores(latents)  # where no class is known, no answer is right
+            right = (found.argmax(axis=1) == labels) & (found.max(axis=1) > NEVER_SEEN)
             self.after, self.new = int(right[:n][past[labels[:n]] > 0].sum()), int(right[n:].sum())
         if 100 * (self.before - self.after) > self.config.accept_drop * self.known:
             self.verdict = REFUSED_DROP
