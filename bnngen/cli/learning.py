@@ -221,11 +221,13 @@ def _to_merge(compiled: Compiled, path: Path | None) -> LearnedState | None:
 
 @dataclass(frozen=True)
 class Asked:
-    """Images (uint8 [H, W, C]) by name, names of the classes, and the right classes where they are known."""
+    """Images (uint8 [H, W, C]) by name, names of the classes, and the right classes where they are known. shown: so
+    many are printed."""
 
     images: dict[str, np.ndarray]
     classes: Sequence[str]
     labels: Sequence[int] | None = None
+    shown: int = FIRST
 
 
 def asked_of(compiled: Compiled, spec: str, limit: int | None) -> Asked:
@@ -233,7 +235,8 @@ def asked_of(compiled: Compiled, spec: str, limit: int | None) -> Asked:
     data = fit_data(load_data(spec), compiled.program.image)
     rows = np.flatnonzero(data.y_test < compiled.learning.capacity) if compiled.learning else np.arange(0)
     chosen = rows[np.arange(count := min(limit or len(rows), len(rows))) * len(rows) // max(count, 1)]
-    return Asked({f"{i}": data.x_test[i] for i in chosen}, data.classes, [int(y) for y in data.y_test[chosen]])
+    images = {f"{i}": data.x_test[i] for i in chosen}
+    return Asked(images, data.classes, [int(y) for y in data.y_test[chosen]], limit or FIRST)
 
 
 def classify(compiled: Compiled, built: BuildResult, where: Where, path: Path, asked: Asked) -> None:
@@ -261,7 +264,7 @@ def _print_answers(asked: Asked, answers: list[int]) -> None:
         table(["image", "class"], list(zip(asked.images, map(name, answers), strict=True)))
         return
     rows = list(zip(asked.images, map(name, answers), map(name, asked.labels), strict=True))
-    table(["image", "class", "right"], rows[:FIRST])
+    table(["image", "class", "right"], rows[: asked.shown])
     right = sum(a == b for a, b in zip(answers, asked.labels, strict=True))
     unknown = f"; {answers.count(-1)} taken for unknown" if -1 in answers else ""
     say(f"accuracy of the learned head: {right / max(len(answers), 1):.2%} of {len(answers)} test images{unknown}")
