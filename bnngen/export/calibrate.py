@@ -18,6 +18,7 @@ from bnngen.frontend import spelling
 
 KEPT_BYTES = 1 << 26  # of the cut tensor, to fit levels on: images beyond are left out of the fit
 BATCH_BYTES = 1 << 27  # of all tensors of one batch
+HEAD_FINEST = 128  # the range reaches at least this part of the largest root to either side: a centre fits 32 bits
 HEAD_QUANTILES = (0.0005, 0.9995)  # of what the learned head reads: operands cover this range
 
 
@@ -137,7 +138,8 @@ def head_map(features: np.ndarray) -> dict[str, Any]:
     roots = signed_root(features.astype(np.float64))
     mean = roots.mean(axis=0)
     lo, hi = np.quantile(roots - mean, HEAD_QUANTILES)
-    lo, hi = (min(lo, 0.0), max(hi, 0.0)) if lo < hi else (-1.0, 1.0)
+    least = float(np.abs(roots).max()) / HEAD_FINEST or 1.0  # features that hardly differ: other images' may
+    lo, hi = min(lo, -least), max(hi, least)
     return {"root": True, "mean": mean.tolist(), "lo": float(lo), "hi": float(hi)}
 
 

@@ -32,9 +32,9 @@ static samples new_samples(const bnn_learner *self)
     return set;
 }
 
-static bnn_store view(bnn_learner *self)
+static bnn_latent_store view(bnn_learner *self)
 {
-    bnn_store store;
+    bnn_latent_store store;
     store.labels = self->memory.hold_labels;
     store.latents = self->memory.hold_latents;
     store.seen = self->memory.hold_seen;
@@ -217,7 +217,7 @@ static void commit(bnn_learner *self)
 {
     const samples set = new_samples(self);
     if (self->config->hold_slots != 0) {
-        const bnn_store store = view(self);
+        const bnn_latent_store store = view(self);
         for (uint32_t i = 0; i < set.count; i++) {
             bnn_store_put_balanced(&store, set.latents + (size_t)i * store.words, set.labels[i]);
         }
@@ -228,7 +228,7 @@ static void commit(bnn_learner *self)
 static void forget(bnn_learner *self, uint32_t label)
 {
     if (self->config->hold_slots != 0) {
-        const bnn_store store = view(self);
+        const bnn_latent_store store = view(self);
         bnn_store_forget(&store, label);
     }
     calibrate(self, known_samples(self, 0));

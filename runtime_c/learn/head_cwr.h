@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* head_cwr.h -- CWR* and its kin: quantised forward pass, gradient step and consolidation (docs/numerics.md, 5), for
- * any width of gradients and stored weights. A file that includes it has declared, for |weight| <= L:
+ * any width of gradients and stored weights. A file that includes it has defined CWR_WIDTH, without which the header is
+ * empty, and declared, for |weight| <= L:
  *
  *     cwr_weight   signed; holds L
  *     cwr_sum      signed; holds P * L * B, the sum of a minibatch, 2 * F * 2 L + L, the dividend of an operand, and
@@ -11,6 +12,8 @@
  */
 #ifndef BNN_LEARN_HEAD_CWR_H
 #define BNN_LEARN_HEAD_CWR_H
+
+#ifdef CWR_WIDTH
 
 #include "fixed.h"
 #include "internal.h"
@@ -289,5 +292,7 @@ static uint32_t items(const bnn_learner *self, bnn_learn_item *list)
     list[0].bytes = list[1].bytes = (size_t)weight_count(self) * sizeof(cwr_weight);
     return 2;
 }
+
+#endif
 
 #endif

@@ -2,6 +2,8 @@
 /* head_cwr16.c -- CWR* and its kin with gradients and stored weights of at most 16 bits. */
 #include <stdint.h>
 
+#define CWR_WIDTH 16
+
 typedef int16_t cwr_weight;
 typedef int32_t cwr_sum; /* P * L * B < 2^31 is checked at generation */
 typedef uint32_t cwr_dividend;

@@ -3,6 +3,8 @@
  * bits. What it buys is in docs/numerics.md, 5.5. */
 #include <stdint.h>
 
+#define CWR_WIDTH 32
+
 typedef int32_t cwr_weight;
 typedef int64_t cwr_sum; /* at most 255 * 2^31 * 256 < 2^47; u_mult < 2^15, so a step's product stays below 2^62 */
 typedef uint64_t cwr_dividend;

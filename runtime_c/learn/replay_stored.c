@@ -4,9 +4,9 @@
 #include "internal.h"
 #include "store.h"
 
-static bnn_store view(bnn_learner *self)
+static bnn_latent_store view(bnn_learner *self)
 {
-    bnn_store store;
+    bnn_latent_store store;
     store.labels = self->memory.replay_labels;
     store.latents = self->memory.replay_latents;
     store.seen = self->memory.seen;
@@ -37,7 +37,7 @@ static const uint32_t *draw(bnn_learner *self, uint32_t *label)
  * the same expected share. */
 static void refill(bnn_learner *self)
 {
-    const bnn_store store = view(self);
+    const bnn_latent_store store = view(self);
     const uint32_t offered = self->state.buffered;
     const uint32_t share = store.slots / (self->state.experiences + 1u);
     const uint32_t *latent = self->memory.buffer_latents;
@@ -56,7 +56,7 @@ static void refill(bnn_learner *self)
 
 static void forget(bnn_learner *self, uint32_t label)
 {
-    const bnn_store store = view(self);
+    const bnn_latent_store store = view(self);
     bnn_store_forget(&store, label);
 }
 

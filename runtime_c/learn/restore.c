@@ -41,7 +41,7 @@ static int labels_fit(const uint16_t *labels, uint32_t count, uint32_t capacity)
 }
 
 /* Members within the slots, of classes that were seen; class-balanced, within their quotas, on which free slots rest. */
-static int store_fits(const bnn_store *store, int balanced)
+static int store_fits(const bnn_latent_store *store, int balanced)
 {
     if (*store->filled > store->slots || !labels_fit(store->labels, *store->filled, store->capacity)) {
         return 0;
@@ -58,7 +58,7 @@ static int store_fits(const bnn_store *store, int balanced)
 
 static int replay_fits(bnn_learner *self)
 {
-    bnn_store store;
+    bnn_latent_store store;
     if (self->parts.replay != NULL && self->parts.replay->fits != NULL) {
         return self->parts.replay->fits(self);
     }
@@ -80,7 +80,7 @@ static int held_fit(bnn_learner *self)
 {
     const bnn_learn_config *const config = self->config;
     bnn_learn_state *const s = &self->state;
-    bnn_store store;
+    bnn_latent_store store;
     if (s->held_new > config->hold_new_slots || s->held > config->hold_slots ||
         !labels_fit(self->memory.hold_new_labels, s->held_new, config->capacity)) {
         return 0;

@@ -11,19 +11,19 @@ void bnn_latent_copy(uint32_t *to, const uint32_t *from, uint32_t words)
     }
 }
 
-static void write(const bnn_store *self, uint32_t slot, const uint32_t *latent, uint32_t label)
+static void write(const bnn_latent_store *self, uint32_t slot, const uint32_t *latent, uint32_t label)
 {
     bnn_latent_copy(self->latents + (size_t)slot * self->words, latent, self->words);
     self->labels[slot] = (uint16_t)label;
 }
 
-static void move(const bnn_store *self, uint32_t to, uint32_t from)
+static void move(const bnn_latent_store *self, uint32_t to, uint32_t from)
 {
     const size_t offset = (size_t)from * self->words;
     write(self, to, self->latents + offset, self->labels[from]);
 }
 
-uint32_t bnn_store_members(const bnn_store *self, uint32_t label)
+uint32_t bnn_store_members(const bnn_latent_store *self, uint32_t label)
 {
     uint32_t count = 0;
     for (uint32_t slot = 0; slot < *self->filled; slot++) {
@@ -33,7 +33,7 @@ uint32_t bnn_store_members(const bnn_store *self, uint32_t label)
 }
 
 /* Slot of the class's member number `index`, in slot order. */
-static uint32_t member(const bnn_store *self, uint32_t label, uint32_t index)
+static uint32_t member(const bnn_latent_store *self, uint32_t label, uint32_t index)
 {
     uint32_t slot = 0;
     while (self->labels[slot] != label || index-- != 0) {
@@ -43,7 +43,7 @@ static uint32_t member(const bnn_store *self, uint32_t label, uint32_t index)
 }
 
 /* Equal parts for the classes seen; what is left over goes to the lowest class numbers, one slot each. */
-uint32_t bnn_store_quota(const bnn_store *self, uint32_t label)
+uint32_t bnn_store_quota(const bnn_latent_store *self, uint32_t label)
 {
     const uint32_t slots = self->slots;
     uint32_t classes = 0;
@@ -55,7 +55,7 @@ uint32_t bnn_store_quota(const bnn_store *self, uint32_t label)
     return slots / classes + (rank < slots % classes);
 }
 
-static void shrink_to_quota(const bnn_store *self, uint32_t label)
+static void shrink_to_quota(const bnn_latent_store *self, uint32_t label)
 {
     const uint32_t limit = bnn_store_quota(self, label);
     for (uint32_t count = bnn_store_members(self, label); count > limit; count--) {
@@ -67,7 +67,7 @@ static void shrink_to_quota(const bnn_store *self, uint32_t label)
     }
 }
 
-void bnn_store_put_balanced(const bnn_store *self, const uint32_t *latent, uint32_t label)
+void bnn_store_put_balanced(const bnn_latent_store *self, const uint32_t *latent, uint32_t label)
 {
     uint32_t *const seen = self->seen;
     const uint32_t first_of_class = seen[label] == 0;
@@ -92,7 +92,7 @@ void bnn_store_put_balanced(const bnn_store *self, const uint32_t *latent, uint3
 }
 
 /* Selection sampling: of the `left` samples to come, `take` are still wanted. */
-void bnn_store_put_random(const bnn_store *self, bnn_store_refill *refill, const uint32_t *latent, uint32_t label)
+void bnn_store_put_random(const bnn_latent_store *self, bnn_store_refill *refill, const uint32_t *latent, uint32_t label)
 {
     self->seen[label] += self->seen[label] < 0x7FFFFFFFu;
     if (bnn_random_below(self->rng, refill->left) < refill->take) {
@@ -110,7 +110,7 @@ void bnn_store_put_random(const bnn_store *self, bnn_store_refill *refill, const
     refill->left--;
 }
 
-void bnn_store_forget(const bnn_store *self, uint32_t label)
+void bnn_store_forget(const bnn_latent_store *self, uint32_t label)
 {
     for (uint32_t slot = *self->filled; slot-- > 0;) { /* from the end, so that what moves in was looked at */
         if (self->labels[slot] == label) {

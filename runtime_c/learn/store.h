@@ -13,7 +13,7 @@ typedef struct {
     uint32_t *filled;
     uint64_t *rng;
     uint32_t slots, words, capacity;
-} bnn_store;
+} bnn_latent_store;
 
 /* One refill by the random rule: `left` samples still to be offered, `take` of them to be taken; slots below `old`
  * still hold members from before. */
@@ -22,17 +22,17 @@ typedef struct {
 } bnn_store_refill;
 
 /* Class-balanced: one reservoir per class inside a quota that shrinks as classes appear. */
-void bnn_store_put_balanced(const bnn_store *store, const uint32_t *latent, uint32_t label);
+void bnn_store_put_balanced(const bnn_latent_store *store, const uint32_t *latent, uint32_t label);
 
 /* Random: `take` of the offered samples enter, each with the same probability, over random earlier members. */
-void bnn_store_put_random(const bnn_store *store, bnn_store_refill *refill, const uint32_t *latent, uint32_t label);
+void bnn_store_put_random(const bnn_latent_store *store, bnn_store_refill *refill, const uint32_t *latent, uint32_t label);
 
 /* How many members a class has, and, of a class that was seen, how many it may have when class-balanced. */
-uint32_t bnn_store_members(const bnn_store *store, uint32_t label);
-uint32_t bnn_store_quota(const bnn_store *store, uint32_t label);
+uint32_t bnn_store_members(const bnn_latent_store *store, uint32_t label);
+uint32_t bnn_store_quota(const bnn_latent_store *store, uint32_t label);
 
 /* All members of the class leave, and its count becomes 0. */
-void bnn_store_forget(const bnn_store *store, uint32_t label);
+void bnn_store_forget(const bnn_latent_store *store, uint32_t label);
 
 /* Copy `words` words of a latent. */
 void bnn_latent_copy(uint32_t *to, const uint32_t *from, uint32_t words);

@@ -19,7 +19,7 @@ def operand_constants(sizes: Sizes) -> dict[str, int]:
         mult, shift = _affine(Fraction(sizes.scale) / step)
     else:
         mult, shift = value_unit(sizes, step)
-        if not 16 <= shift <= 62:
+        if not 16 <= shift <= 62 or max(map(abs, centre(sizes))) >= INT32_END:
             raise ModelError(
                 "the range of the learned head does not fit the scale of its features",
                 why="both were calibrated when the model was exported",
